@@ -1,0 +1,156 @@
+"""Runs preparation: one pure function per unit of work, finished units kept, shards at the end.
+
+A unit (a sequence, a scene) becomes one part: its records and a JSON result, in `{out}/.prepare`.
+An interrupted run goes on with the units that are missing. When all are there, the parts of each
+split are joined to shards, TFDS metadata and `dataset_stats.json` are written, and the parts go.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import pathlib
+import shutil
+
+from vistraj_jax.core import checks, files
+from vistraj_jax.data import example, records
+
+SHARD_BYTES = 64 * 2**20
+STATISTICS = "dataset_stats.json"
+_PARTS = ".prepare"
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """One piece of work: `work(*arguments)` gives the records of `name` in `split`."""
+
+  split: str
+  name: str
+  arguments: tuple
+
+
+def run(out, *, name, spec, description, settings, units, work, summarize, processes=1):
+  """Prepares a data set in folder `out`; returns its statistics.
+
+  Args:
+    out: folder; must be empty, missing, or hold this data set (finished or interrupted).
+    name: data set name, the first part of shard names.
+    spec: record specification (`data.example`).
+    description: text of the TFDS metadata.
+    settings: JSON-able dictionary of all that decides the content; a folder prepared with other
+      settings is refused.
+    units: list of `Unit`; names are unique.
+    work: picklable function of a unit's arguments -> (list of record bytes, JSON-able result). It
+      may write files of its own under `out`, atomically, and repeats them when called again.
+    summarize: function of [(unit, result)] -> JSON-able dictionary, the statistics.
+    processes: 1 runs a plain loop.
+
+  Raises:
+    InputError: the folder holds something else.
+  """
+  out = pathlib.Path(out)
+  settings = json.loads(json.dumps(settings))
+  if _finished(out, settings):
+    return json.loads((out / STATISTICS).read_text())
+  parts = out / _PARTS
+  files.write_text(parts / "settings.json", json.dumps(settings, indent=1, sort_keys=True))
+  _run_units(units, work, parts, processes)
+  results = [(unit, json.loads(_part(parts, unit).read_text())) for unit in units]
+  splits = {}
+  for split in dict.fromkeys(unit.split for unit in units):
+    splits[split] = _join(out, name, split, [(parts, u, r) for u, r in results if u.split == split])
+  example.write_tfds_metadata(out, spec, splits, description)
+  statistics = {"settings": settings, **summarize([(u, r["result"]) for u, r in results])}
+  files.write_text(out / STATISTICS, json.dumps(statistics, indent=1))
+  shutil.rmtree(parts)
+  return statistics
+
+
+def fingerprint(paths):
+  """Returns a short hash of the names and contents of those `paths` that exist."""
+  digest = hashlib.sha256()
+  for path in map(pathlib.Path, paths):
+    if path.is_file():
+      digest.update(f"{path.parent.name}/{path.name}".encode())
+      digest.update(hashlib.sha256(path.read_bytes()).digest())
+  return digest.hexdigest()[:16]
+
+
+def _finished(out, settings):
+  """Returns whether `out` holds this data set already; raises where it holds another."""
+  if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    return False
+  for path, finished in ((out / STATISTICS, True), (out / _PARTS / "settings.json", False)):
+    if path.is_file():
+      held = json.loads(path.read_text())
+      held = held.get("settings", {}) if finished else held
+      different = sorted(k for k in {*held, *settings} if held.get(k) != settings.get(k))
+      checks.require(
+        not different,
+        f"{out}: holds a data set prepared with other {different}; delete it or give another "
+        "output folder.",
+      )
+      return finished
+  raise checks.InputError(
+    f"{out}: is not empty and holds no prepared data; give a new output folder."
+  )
+
+
+def _part(parts, unit, extension=".json"):
+  return parts / f"{unit.split}-{unit.name}{extension}"
+
+
+def _run_units(units, work, parts, processes):
+  import tqdm
+
+  waiting = [unit for unit in units if not _part(parts, unit).is_file()]
+  with tqdm.tqdm(total=len(units), initial=len(units) - len(waiting), desc="prepare") as bar:
+    if processes <= 1:
+      for unit in waiting:
+        _run_unit(unit, work, parts)
+        bar.update()
+      return
+    # Spawned, not forked: the caller may hold JAX and its threads.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+      futures = [pool.submit(_run_unit, unit, work, parts) for unit in waiting]
+      try:
+        for future in concurrent.futures.as_completed(futures):
+          future.result()
+          bar.update()
+      except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _run_unit(unit, work, parts):
+  payloads, result = work(*unit.arguments)
+  count = records.write_records(_part(parts, unit, ".tfrecord"), payloads)
+  # Written last: its presence means that the unit is finished.
+  files.write_text(_part(parts, unit), json.dumps({"records": count, "result": result}))
+
+
+def _join(out, name, split, parts):
+  """Joins the parts of a split to shards; returns ([records of each shard], bytes)."""
+  groups, size = [[]], 0
+  for folder, unit, result in parts:
+    path = _part(folder, unit, ".tfrecord")
+    if size >= SHARD_BYTES:
+      groups, size = [*groups, []], 0
+    groups[-1].append((path, result["records"]))
+    size += path.stat().st_size
+  total = 0
+  for index, group in enumerate(groups):
+    shard = records.shard_path(out, name, split, index, len(groups))
+    with files.atomic_path(shard) as temporary, open(temporary, "wb") as f:
+      for path, _ in group:
+        with open(path, "rb") as part:
+          shutil.copyfileobj(part, f)
+      f.flush()
+    total += shard.stat().st_size
+  counts = [sum(count for _, count in group) for group in groups]
+  written = len(records.TFRecordSource(records.find_shards(out, name, split)))
+  if written != sum(counts):
+    raise RuntimeError(f"{out}: {split} has {written} records, {sum(counts)} were made.")
+  return counts, total
