@@ -10,11 +10,7 @@ from scipy import optimize
 
 def iou_pixels(a_xywh, b_xywh):
   """Returns the intersection over union [A, B] of boxes a [A, 4] and b [B, 4], in 0..1."""
-  a_low, b_low = a_xywh[:, None, :2], b_xywh[None, :, :2]
-  high = np.minimum(a_low + a_xywh[:, None, 2:], b_low + b_xywh[None, :, 2:])
-  sides = high - np.maximum(a_low, b_low) + 1.0
-  np.maximum(sides, 0.0, out=sides)
-  common = sides[..., 0] * sides[..., 1]
+  common = _shared_sides(a_xywh, b_xywh, 0) * _shared_sides(a_xywh, b_xywh, 1)
   a_area = (a_xywh[:, 2] + 1.0) * (a_xywh[:, 3] + 1.0)
   b_area = (b_xywh[:, 2] + 1.0) * (b_xywh[:, 3] + 1.0)
   return common / (a_area[:, None] + b_area[None, :] - common)
@@ -55,3 +51,11 @@ def assign(cost, threshold):
   single_row[rows] = False
   single_column[columns] = False
   return rows, columns, np.flatnonzero(single_row), np.flatnonzero(single_column)
+
+
+def _shared_sides(a_xywh, b_xywh, axis):
+  """Returns the pixels [A, B] that boxes a and b share along x (axis 0) or y (axis 1)."""
+  a_low, a_high = a_xywh[:, axis], a_xywh[:, axis] + a_xywh[:, axis + 2]
+  b_low, b_high = b_xywh[:, axis], b_xywh[:, axis] + b_xywh[:, axis + 2]
+  shared = np.minimum(a_high[:, None], b_high) - np.maximum(a_low[:, None], b_low) + 1.0
+  return np.maximum(shared, 0.0, out=shared)

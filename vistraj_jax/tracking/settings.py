@@ -10,58 +10,58 @@ import dataclasses
 from vistraj_jax.core import checks
 
 
+def _setting(default, about):
+  return dataclasses.field(default=default, metadata={"about": about})
+
+
 @dataclasses.dataclass(frozen=True)
 class TrackerSettings:
   """Settings of the tracker; the defaults are `byte`. A cost is 1 - overlap: 0 same, 1 apart.
 
-  Attributes:
-    high_score: detections above it are associated first.
-    low_score: detections between it and high_score may continue a live track.
-    new_score: a detection left over starts a track from this score on.
-    first_cost: pairs of tracks and high detections cost less.
-    second_cost: pairs of live tracks left over and low detections cost less.
-    unconfirmed_cost: pairs of unconfirmed tracks and high detections left over cost less.
-    duplicate_cost: of a live and a lost track closer than this, the younger one is deleted.
-    fuse_score: multiply overlaps with the detection's score (not with low detections).
-    proximity_cost: embeddings count only for pairs whose boxes cost at most this.
-    appearance_cost: embeddings count only up to this half cosine distance.
-    embedding_momentum: share of a track's old embedding in the new one.
-    min_hits: detections that confirm a track. A new track is unconfirmed, except in frame 1, and
-      is deleted if it finds no detection in the next frame. Only confirmed tracks are output, or
-      all of them if this is 1.
-    keep_refound_score: a lost track found again is output with its old score in that frame.
-    lost_policy: "rollout" moves a lost track on by its own predictions; "freeze" predicts it from
-      its last detections, so it waits one step behind them.
-    class_gate: only equal classes match; off, a track has the class of most score.
-    max_lost_s: seconds a lost track is kept.
-    max_lost_frames: frames a lost track is kept; None takes max_lost_s times the frame rate.
-    max_tracks: slots per sequence.
-    max_detections: detections per frame and sequence.
+  A new track is unconfirmed, except in frame 1, and is deleted if the next frame has no detection
+  for it. Only confirmed tracks are output, or all of them if `min_hits` is 1.
+
+  Raises:
+    InputError: a value out of range.
   """
 
-  high_score: float = 0.6
-  low_score: float = 0.1
-  new_score: float = 0.7
-  first_cost: float = 0.8
-  second_cost: float = 0.5
-  unconfirmed_cost: float = 0.7
-  duplicate_cost: float = 0.15
-  fuse_score: bool = False
-  proximity_cost: float = 0.5
-  appearance_cost: float = 0.25
-  embedding_momentum: float = 0.9
-  min_hits: int = 2
-  keep_refound_score: bool = True
-  lost_policy: str = "rollout"
-  class_gate: bool = True
-  max_lost_s: float = 1.0
-  max_lost_frames: int | None = None
-  max_tracks: int = 256
-  max_detections: int = 128
+  high_score: float = _setting(0.6, "detections above this score are associated first")
+  low_score: float = _setting(
+    0.1, "detections between this score and high_score may go on with a live track"
+  )
+  new_score: float = _setting(0.7, "detections left over start a track from this score on")
+  first_cost: float = _setting(0.8, "tracks match high detections at a cost below this")
+  second_cost: float = _setting(0.5, "live tracks left over match low detections below this cost")
+  unconfirmed_cost: float = _setting(0.7, "unconfirmed tracks match below this cost")
+  duplicate_cost: float = _setting(
+    0.15, "of a live and a lost track closer than this, the younger one is deleted"
+  )
+  fuse_score: bool = _setting(False, "multiply overlaps with high detections by their score")
+  proximity_cost: float = _setting(0.5, "embeddings count for pairs of boxes up to this cost")
+  appearance_cost: float = _setting(0.25, "embeddings count up to this half cosine distance")
+  embedding_momentum: float = _setting(0.9, "share of a track's old embedding in its new one")
+  min_hits: int = _setting(2, "detections that confirm a track")
+  keep_refound_score: bool = _setting(
+    True, "output a lost track with its old score in the frame that finds it again"
+  )
+  lost_policy: str = _setting(
+    "rollout",
+    "rollout: lost tracks move on by their own predictions; freeze: they wait one step behind "
+    "their last detection",
+  )
+  class_gate: bool = _setting(
+    True, "only equal classes match; without, a track has its class of most score"
+  )
+  max_lost_s: float = _setting(1.0, "seconds a lost track is kept")
+  max_lost_frames: int | None = _setting(
+    None, "frames a lost track is kept, instead of max_lost_s times the frame rate"
+  )
+  max_tracks: int = _setting(256, "track slots per sequence")
+  max_detections: int = _setting(128, "detections per frame and sequence")
 
   def __post_init__(self):
     checks.choice("lost_policy", self.lost_policy, ("rollout", "freeze"))
-    for name in _SHARES:
+    for name in _FROM_0_TO_1:
       value = getattr(self, name)
       checks.require(0 <= value <= 1, f"{name}: {value!r} is not allowed; choose from 0 to 1.")
     for name in ("min_hits", "max_tracks", "max_detections"):
@@ -77,7 +77,7 @@ class TrackerSettings:
     )
 
 
-_SHARES = tuple(
+_FROM_0_TO_1 = tuple(
   field.name
   for field in dataclasses.fields(TrackerSettings)
   if field.name.endswith(("_score", "_cost", "_momentum")) and field.type is float
