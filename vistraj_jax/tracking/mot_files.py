@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from vistraj_jax.core import checks, files
+from vistraj_jax.tracking import decimal_text
 
 # Class ids of this project's own files; MOTChallenge folders keep theirs (1 = pedestrian, ...).
 CLASSES = ("car", "truck", "bus", "trailer", "pedestrian", "motorcycle", "bicycle")
@@ -109,7 +110,9 @@ def read_table(path, kind, length=None):
   data = path.read_bytes()
   if not data.strip():
     return Table.of()
-  columns = _read_numbers(path, data, kind)
+  columns = decimal_text.parse_table(data)
+  if columns is None or columns.shape[1] < _FEWEST[kind]:
+    columns = _read_by_line(path, data, kind)
   table = _to_table(path, columns, kind)
   _check_rows(path, table, kind, length)
   return table
@@ -205,51 +208,38 @@ def find_sequences(root):
   )
 
 
-def _read_numbers(path, data, kind):
-  """Returns float64 [N, columns] of the file, at most the nine columns that mean something."""
-  first = next(line for line in data.splitlines() if line.strip()).decode("utf-8", "replace")
-  delimiter = "," if "," in first else None
-  count = len(_cells(first, delimiter))
-  try:
-    # loadtxt notices a row that is too short only within the columns it is asked for.
-    checks.require(count >= _FEWEST[kind], "")
-    lines = sum(1 for line in data.splitlines() if line.strip())
-    checks.require(delimiter is None or data.count(b",") == lines * first.count(","), "")
-    return np.loadtxt(
-      path,
-      delimiter=delimiter,
-      comments=None,
-      ndmin=2,
-      encoding="utf-8",
-      usecols=range(min(count, 10)),
-    )
-  except ValueError as error:
-    return _read_slowly(path, data, kind, delimiter, count, error)
-
-
-def _read_slowly(path, data, kind, delimiter, count, error):
-  """Reads line by line what `loadtxt` refused, to accept it or name the line that is wrong."""
+def _read_by_line(path, data, kind):
+  """Reads line by line what `decimal_text` left, to accept it or to name the line that is wrong."""
   rows = []
   fewest = _FEWEST[kind]
+  delimiter = "," if b"," in data else None
   for line, text in _lines(data):
-    cells = _cells(text, delimiter)
+    cells = text.rstrip(" \t,").split(delimiter)
     if len(cells) < fewest:
       raise checks.InputError(
         f"{path}:{line}: {len(cells)} columns; a {kind} row needs at least {fewest}: "
         f"{','.join(_COLUMNS[:fewest])}."
       )
-    if len(cells) != count:
+    if rows and len(cells) != len(rows[0]):
       raise checks.InputError(
-        f"{path}:{line}: {len(cells)} columns where the first row has {count}; "
+        f"{path}:{line}: {len(cells)} columns where the first row has {len(rows[0])}; "
         "all rows need the same columns."
       )
-    for name, cell in zip(_COLUMNS, cells, strict=False):
-      try:
-        float(cell)
-      except ValueError:
-        raise checks.InputError(f"{path}:{line}: {name} is {cell!r}; write a number.") from error
-    rows.append([float(cell) for cell in cells[:9]])
+    try:
+      rows.append([float(cell) for cell in cells])
+    except ValueError:
+      for index, cell in enumerate(cells):
+        _require_number(f"{path}:{line}", index, cell)
   return np.array(rows)
+
+
+def _require_number(where, index, cell):
+  try:
+    float(cell)
+  except ValueError:
+    name = _COLUMNS[index] if index < len(_COLUMNS) else f"column {index + 1}"
+    shown = cell.strip()[:40]
+    raise checks.InputError(f"{where}: {name} is {shown!r}; write a number.") from None
 
 
 def _lines(data):
@@ -257,11 +247,6 @@ def _lines(data):
   for number, line in enumerate(data.splitlines(), 1):
     if line.strip():
       yield number, line.decode("utf-8", "replace")
-
-
-def _cells(text, delimiter):
-  cells = [cell.strip() for cell in text.strip().split(delimiter)]
-  return cells[:-1] if cells[-1] == "" else cells
 
 
 def _to_table(path, columns, kind):
