@@ -308,7 +308,7 @@ class Tracker:
   def _forget(self):
     """Frees lost tracks that are too old, and the younger of two tracks on one object."""
     lost = self._slots(LOST)
-    # A track is looked for in one frame more than the buffer, as the published loops do.
+    # The published loops mark a track when it is too old and drop it one frame later.
     old = self.frame - self._last_frame[lost] > self.max_lost_frames + 1
     self._status[lost[old]] = FREE
     lost = lost[~old]
