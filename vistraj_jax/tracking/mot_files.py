@@ -113,7 +113,7 @@ def read_table(path, kind, length=None):
   columns = decimal_text.parse_table(data)
   if columns is None or columns.shape[1] < _FEWEST[kind]:
     columns = _read_by_line(path, data, kind)
-  table = _to_table(path, columns, kind)
+  table = _to_table(path, columns)
   _check_rows(path, table, kind, length)
   return table
 
@@ -249,32 +249,25 @@ def _lines(data):
       yield number, line.decode("utf-8", "replace")
 
 
-def _to_table(path, columns, kind):
+def _to_table(path, columns):
   count = columns.shape[1]
   class_id = columns[:, 7] if count > 7 else np.full(len(columns), -1.0)
   visibility = columns[:, 8] if count > 8 else np.ones(len(columns))
-  whole = {"frame": columns[:, 0], "id": columns[:, 1], "class": class_id}
-  # MOT15: columns 8-10 are a position in the world; our own files end in -1.
-  if count > 9 and np.any(columns[:, 9] != -1):
-    whole["class"] = np.full(len(columns), -1.0)
-    visibility = np.ones(len(columns))
+  if count > 9 and (class_id != np.floor(class_id)).any() and (columns[:, 9] != -1).any():
+    # MOT15: columns 8 to 10 are a position in the world; our own files end in -1.
+    class_id, visibility = np.full(len(columns), -1.0), np.ones(len(columns))
   for index, name in enumerate(_COLUMNS[:7]):
     _require_rows(path, np.isfinite(columns[:, index]), columns[:, index], name, "a finite number")
-  for name, values in whole.items():
-    _require_rows(
-      path,
-      np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**53),
-      values,
-      name,
-      "a whole number",
-    )
+  for name, values in (("frame", columns[:, 0]), ("id", columns[:, 1]), ("class", class_id)):
+    whole = (values == np.floor(values)) & (np.abs(values) < 2**53)
+    _require_rows(path, whole, values, name, "a whole number")
   return Table(
     frame=columns[:, 0].astype(np.int64),
     track_id=columns[:, 1].astype(np.int64),
     box_xywh=np.ascontiguousarray(columns[:, 2:6]),
     score=columns[:, 6].copy(),
-    class_id=whole["class"].astype(np.int64),
-    visibility=np.where(visibility < 0, 1.0, visibility),
+    class_id=class_id.astype(np.int64),
+    visibility=np.where(visibility >= 0, visibility, 1.0),
   )
 
 
