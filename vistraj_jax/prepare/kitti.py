@@ -108,7 +108,6 @@ def sequence_info(label_file):
     length=_LENGTHS[int(name)],
     width=width,
     height=height,
-    image_folder="",
     image_extension=".png",
   )
 

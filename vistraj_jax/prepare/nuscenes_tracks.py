@@ -1,0 +1,111 @@
+"""nuScenes annotations -> 2-D boxes of one camera -> MOT rows at 12 fps: the pure parts.
+
+Poses are x, y, z (m) and a quaternion w, x, y, z. Keyframe k (from 0, 2 Hz) is frame 6 k + 1.
+"""
+
+import numpy as np
+
+from vistraj_jax.core import geometry
+from vistraj_jax.tracking import mot_files
+
+FRAMES_PER_KEYFRAME = 6
+
+# First prefix that fits; None drops the category, and so does the lack of a fit.
+_CATEGORIES = (
+  ("vehicle.car", "car"),
+  ("vehicle.truck", "truck"),
+  ("vehicle.bus.bendy", "bus"),
+  ("vehicle.bus.rigid", "bus"),
+  ("vehicle.trailer", "trailer"),
+  ("human.pedestrian.", "pedestrian"),
+  ("vehicle.motorcycle", "motorcycle"),
+  ("vehicle.bicycle", "bicycle"),
+)
+# Pedestrians that the official tracking task drops.
+_UNOFFICIAL = ("personal_mobility", "stroller", "wheelchair")
+
+
+def class_id(category, official_pedestrians=False):
+  """Returns the class id of a nuScenes category name, or -1 if it is dropped.
+
+  `official_pedestrians` drops personal mobility, strollers and wheelchairs, as the official
+  tracking task does.
+  """
+  if official_pedestrians and category.rsplit(".", 1)[-1] in _UNOFFICIAL:
+    return -1
+  for prefix, name in _CATEGORIES:
+    if category.startswith(prefix):
+      return mot_files.CLASSES.index(name)
+  return -1
+
+
+def camera_boxes(
+  translation, size_wlh, rotation, ego_pose, sensor_pose, intrinsic, image_size, clip="corners"
+):
+  """Projects global 3-D boxes into one camera.
+
+  Args:
+    translation: [N, 3], size_wlh: [N, 3], rotation: [N, 4], boxes in the global frame.
+    ego_pose: [N, 7], ego in global at the time of the camera's image.
+    sensor_pose: [7], camera in ego.
+    intrinsic: [3, 3].
+    image_size: (width, height), px.
+    clip: rule of `geometry.visible_box`.
+
+  Returns:
+    [N, 4] left, top, width, height in px; nan where the box is not visible.
+  """
+  corners = geometry.box_corners(translation, size_wlh, rotation)
+  points = np.concatenate([corners, np.asarray(translation)[:, None]], 1)
+  points = geometry.into_frame(points, ego_pose[:, :3], ego_pose[:, 3:])
+  points = geometry.into_frame(points, sensor_pose[:3], sensor_pose[3:])
+  return geometry.visible_box(points[:, :8], points[:, 8, 2], intrinsic, image_size, clip)
+
+
+def keyframes_to_frames(keyframe, track_id, box_xywh, classes, visibility):
+  """Interpolates 2 Hz boxes of one camera to 12 fps.
+
+  Frames between neighbouring keyframes get boxes linear in left, top, width, height and the class
+  of the earlier end. Where an object is missing in a keyframe its track has no rows there: nothing
+  is drawn across a gap, nor before the first or after the last sighting. The visibility of a row
+  is the smaller one of the sighting at or before it and the next sighting.
+
+  Args:
+    keyframe: int [N], from 0; track_id: int [N]; box_xywh: [N, 4] px; classes: int [N];
+    visibility: [N].
+
+  Returns:
+    (`mot_files.Table` sorted by frame, then id; bool [rows], True on annotated rows).
+  """
+  order = np.lexsort((keyframe, track_id))
+  keyframe, track_id, classes, visibility = (
+    np.asarray(a)[order] for a in (keyframe, track_id, classes, visibility)
+  )
+  box = np.asarray(box_xywh, np.float64)[order]
+  same = np.diff(track_id) == 0
+  lowest = visibility.copy()
+  lowest[:-1][same] = np.minimum(visibility[:-1], visibility[1:])[same]
+  first = np.flatnonzero(same & (np.diff(keyframe) == 1))
+  second = first + 1
+  steps = np.arange(1, FRAMES_PER_KEYFRAME)
+  weight = (steps / FRAMES_PER_KEYFRAME)[:, None]
+  between = box[first][:, None] * (1 - weight) + box[second][:, None] * weight
+  count = len(steps)
+  start = FRAMES_PER_KEYFRAME * keyframe + 1
+  table = mot_files.Table.of(
+    frame=np.concatenate([start, (start[first][:, None] + steps).ravel()]),
+    track_id=np.concatenate([track_id, np.repeat(track_id[first], count)]),
+    box_xywh=np.concatenate([box, between.reshape(-1, 4)]),
+    class_id=np.concatenate([classes, np.repeat(classes[first], count)]),
+    visibility=np.concatenate([lowest, np.repeat(lowest[first], count)]),
+  )
+  is_keyframe = np.arange(len(table)) < len(box)
+  order = np.lexsort((table.track_id, table.frame))
+  return table.select(order), is_keyframe[order]
+
+
+def dense_ids(instances):
+  """Numbers instance tokens from 1 in order of first appearance: (int64 [N], {token: id})."""
+  numbers = {}
+  ids = [numbers.setdefault(token, len(numbers) + 1) for token in instances]
+  return np.array(ids, np.int64), numbers
