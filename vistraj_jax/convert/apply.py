@@ -63,14 +63,20 @@ def to_tree(table, tensors, want, where):
 def to_source(table, flat_tree, want, where):
   """Returns {source name: array} from {tree name: array}; the inverse of `to_tree`.
 
+  Args:
+    table: sequence of `Row`.
+    flat_tree: {"/"-joined name: array}.
+    want: {tree name: shape} of the whole tree; the result has its order.
+    where: begins the error sentence.
+
   Raises:
     InputError: listing, with names and shapes of the tree, what is missing, extra or misshapen.
   """
   check_shapes(flat_tree, want, where)
   tensors = {}
-  for name, array in flat_tree.items():
+  for name in want:
     source, layout = _renamed(table, name, where)
-    tensors[source] = layout.to_source(array)
+    tensors[source] = layout.to_source(flat_tree[name])
   return tensors
 
 

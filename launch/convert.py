@@ -1,0 +1,136 @@
+"""Converts weights between PyTorch checkpoints and our weights files. PyTorch is not needed.
+
+examples:
+  python -m launch.convert trackssm --checkpoint mot17.pth --preset mot17 --out mot17.safetensors
+  python -m launch.convert trackssm --to torch --checkpoint tuned.safetensors --out tuned.pth
+
+--to weights (default) reads .pt, .pth, .ckpt (torch 1.6 or later) or .safetensors: checkpoints of
+the public TrackSSM model or of a fine-tuning of it. No code in the file is executed. Every tensor
+must be there with its name and shape. Then the preset is tested: the network predicts the next
+box of synthetic moving boxes, and weights whose centres never leave [0.5, 0.74] are refused, for
+a sigmoid too many does just that.
+--to torch reads a weights file and writes the released layout: {"ddpm": state dict, "epoch": 0}.
+
+preset      box head  published loss
+mot17       linear    L1
+dancetrack  sigmoid   L1
+sportsmot   sigmoid   L1 + GIoU
+nuscenes    sigmoid   L1 + GIoU
+"""
+
+from launch import command_line
+from vistraj_jax.core import checks
+
+SQUASHED = (0.5, 0.74)  # sigmoid(0..1): all centres of a linear head's boxes behind a sigmoid
+
+
+def main(argv=None):
+  """Runs one conversion and prints what was found."""
+  args = _parser().parse_args(argv)
+  if args.to == "torch":
+    checks.require(
+      args.preset is None, "--preset: the weights file holds its box head; leave the option out."
+    )
+    return _to_torch(args)
+  checks.require(
+    args.preset is not None,
+    "--preset: name the data set the checkpoint was trained for (mot17, dancetrack, sportsmot or "
+    "nuscenes); the file does not say how its box head ends.",
+  )
+  return _to_weights(args)
+
+
+def _parser():
+  parser = command_line.parser(__doc__)
+  parser.add_argument("system", choices=("trackssm",), help="which network")
+  parser.add_argument("--checkpoint", required=True, help="file to read")
+  parser.add_argument("--out", required=True, help="file to write, replaced as a whole")
+  parser.add_argument(
+    "--to", choices=("weights", "torch"), default="weights", help="kind of file to write"
+  )
+  parser.add_argument(
+    "--preset",
+    choices=("mot17", "dancetrack", "sportsmot", "nuscenes"),
+    help="--to weights: what the checkpoint was trained for, see above",
+  )
+  return parser
+
+
+def _to_weights(args):
+  from vistraj_jax.convert import read_torch, trackssm
+  from vistraj_jax.core import weights
+
+  checkpoint = read_torch.read_checkpoint(args.checkpoint)
+  tree, config, key = trackssm.from_torch(checkpoint, args.preset, args.checkpoint)
+  place = f"under {key!r}" if key else "bare"
+  print(f"{args.checkpoint}: state dict {place}; {_summary(trackssm, tree, config)}")
+  print(_preset_check(tree, config, args))
+  weights.save_weights(args.out, tree, args.system, config)
+  print(f"written: {args.out}")
+  return 0
+
+
+def _to_torch(args):
+  from vistraj_jax.convert import trackssm, write_torch
+  from vistraj_jax.core import weights
+
+  tree, _, config = weights.load_weights(args.checkpoint, args.system)
+  checkpoint = trackssm.to_torch(tree, config, args.checkpoint)
+  print(f"{args.checkpoint}: {_summary(trackssm, tree, config)}")
+  write_torch.write_checkpoint(args.out, checkpoint)
+  print(f"written: {args.out} ({len(checkpoint['ddpm'])} tensors under 'ddpm')")
+  return 0
+
+
+def _summary(trackssm, tree, config):
+  counts = trackssm.parameter_counts(tree)
+  return (
+    f"encoder {config['num_layers']} layers, {counts['encoder']:,} parameters; decoder "
+    f"{config['num_heads']} heads, {counts['decoder']:,} parameters; width {config['width']}, "
+    f"state {config['state_size']}, {'sigmoid' if config['box_sigmoid'] else 'linear'} box head"
+  )
+
+
+def _preset_check(tree, config, args):
+  """Predicts the next box of synthetic moving boxes; refuses the footprint of a wrong sigmoid."""
+  import jax
+  import numpy as np
+
+  from vistraj_jax.losses import boxes as box_losses
+  from vistraj_jax.models.trackssm import network, windows
+
+  boxes = _moving_boxes(config["history"])
+  condition, truth = windows.condition_and_target(boxes)
+  fields = {name: value for name, value in config.items() if name != "history"}
+  model = network.TrackSSM(**fields)
+  predicted = np.asarray(jax.jit(model.apply)({"params": tree}, condition)[-1])
+  low, high = predicted[:, :2].min(), predicted[:, :2].max()
+  checks.require(
+    low < SQUASHED[0] or high > SQUASHED[1],
+    f"{args.checkpoint}: with preset {args.preset!r} all predicted centres of boxes across the "
+    f"image lie within [{low:.3f}, {high:.3f}] of its size, as if a linear box head had got a "
+    "sigmoid; try --preset mot17.",
+  )
+  overlap = box_losses.iou(predicted, truth)
+  repeated = box_losses.iou(boxes[:, -2], truth)
+  return (
+    f"preset {args.preset}: next boxes of {len(boxes)} synthetic moving boxes, mean IoU "
+    f"{overlap.mean():.3f} (repeating the last box: {repeated.mean():.3f}); centres in "
+    f"[{low:.2f}, {high:.2f}] of the image."
+  )
+
+
+def _moving_boxes(history):
+  """Boxes at constant speed on a grid over the image: [36, history + 2, 4], cxcywh / image size."""
+  import numpy as np
+
+  centres = np.stack(np.meshgrid(*2 * [np.linspace(0.1, 0.9, 6)]), -1).reshape(-1, 1, 2)
+  time = np.arange(history + 2)[:, None]
+  # Towards the middle, so that no box leaves the image.
+  moving = centres + 0.02 * (0.5 - centres) * time
+  size = np.broadcast_to([0.04, 0.12], moving.shape)
+  return np.concatenate([moving, size], -1).astype(np.float32)
+
+
+if __name__ == "__main__":
+  command_line.run(main)
