@@ -107,13 +107,17 @@ def _parser():
   add("--data", required=True, help="folder of sequences, or of splits of sequences, MOT layout")
   add("--detections", required=True, help="truth, det or a folder, see above")
   add("--motion", required=True, choices=MOTIONS, help="where a track will be in the next frame")
-  add("--weights", help="trackssm only: work folder of a training, or a .safetensors file")
+  add(
+    "--weights",
+    default=argparse.SUPPRESS,
+    help="trackssm only: work folder of a training, or a .safetensors file",
+  )
   add(
     "--pad",
     choices=("first", "last"),
-    default="first",
+    default=argparse.SUPPRESS,
     help="trackssm only: short histories repeat the first box in front (fine-tuned weights) or "
-    "the last one behind (released weights)",
+    "the last one behind (released weights) [first]",
   )
   add("--preset", choices=tuple(PRESETS), default="byte", help="tracking loop")
   add("--out", required=True, help="folder of the run; its data folder is replaced")
@@ -158,15 +162,18 @@ def _motion(args):
   from vistraj_jax.tracking import motion_models
 
   if args.motion != "trackssm":
-    checks.require(args.weights is None, f"--weights: motion {args.motion} has none; leave it out.")
+    for name in ("weights", "pad"):
+      checks.require(
+        name not in args, f"--{name}: motion {args.motion} does not use it; leave it out."
+      )
     return motion_models.make(args.motion)
   checks.require(
-    args.weights is not None,
+    "weights" in args,
     "--weights: motion trackssm needs the work folder of a training or a .safetensors file.",
   )
   from vistraj_jax.models.trackssm import predict
 
-  function = predict.load(args.weights, pad=args.pad)
+  function = predict.load(args.weights, pad=getattr(args, "pad", "first"))
   return motion_models.learned(function, function.history, "trackssm", function.frame_rate)
 
 
