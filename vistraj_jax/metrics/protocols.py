@@ -16,7 +16,7 @@ Protocols:
   mot17, mot20: class 1 is scored; predictions on people in vehicles, static people, distractors and
     reflections (2, 7, 8, 12; with mot20 also 6, vehicles) are removed.
   per_class: the seven classes of `mot_files.CLASSES`, each with the plain rules.
-  kitti: car, pedestrian and bicycle. Predictions matched to a neighbour class (vans, sitting people)
+  kitti: car, pedestrian, bicycle. Predictions matched to a neighbour class (vans, sitting people)
     or to truth with flag 0 are removed; so are unmatched ones that lie by more than half in a
     DontCare region or are 25 px high or less. KITTI's own tool also treats truncated and heavily
     occluded objects as neighbours; that takes effect as far as their rows carry flag 0.

@@ -1,0 +1,199 @@
+"""Score tracking runs against the truth: HOTA, CLEAR and Identity, runs side by side.
+
+example:
+  python -m launch.evaluate --truth data/kitti/val --protocol kitti --out runs/scores \\
+    --predictions runs/identity runs/constant_velocity runs/kalman runs/trackssm:model
+
+A run is a folder with data/{sequence}.txt, as `python -m launch.track` writes it, or a folder that
+holds the files itself; its name in the tables is the folder's, or what follows the colon.
+A missing file counts as a sequence without predictions: all its objects are misses.
+
+protocols:
+  per_class  the 7 classes car 0, truck 1, bus 2, trailer 3, pedestrian 4, motorcycle 5, bicycle 6
+  kitti      car, pedestrian, bicycle; vans, sitting people and DontCare regions cost nothing
+  mot17      pedestrians (class 1) by the MOTChallenge rules; mot20 also ignores vehicles
+  plain      every box, whatever its class
+
+Writes to --out:
+  scores.json  {"protocol", "truth", "alphas": 19 thresholds, "sequences": {name: frames},
+    "runs": {label: {"predictions": folder, "missing": [sequences], "unknown": [sequences],
+      "classes": {class: {"COMBINED": result, "sequences": {sequence: result}}},
+      "over_classes": {"class_averaged", "class_averaged_nonempty", "detection_averaged": result,
+        "sequences": {sequence: detection-averaged result}}}}}
+    with result = {"HOTA": {"HOTA", "DetA", "AssA", ...: one value per threshold}, "CLEAR": {...},
+    "Identity": {...}, "Count": {...}, "summary": {HOTA averaged over thresholds, MOTA, ...}};
+    all ratios are fractions
+  scores.md    the same numbers as tables, in percent, pooled and per sequence
+"""
+
+import json
+import pathlib
+import sys
+
+from launch import command_line
+from vistraj_jax.core import checks, files
+
+PROTOCOLS = ("per_class", "kitti", "mot17", "mot20", "plain")
+
+
+def main(arguments=None):
+  """Runs the command line; returns 0."""
+  args = _parser().parse_args(arguments)
+
+  from vistraj_jax.metrics import report
+  from vistraj_jax.tracking import mot_files
+
+  folders = {folder.name: folder for folder in mot_files.find_sequences(args.truth)}
+  sources = _sources(args.predictions)
+  found = {label: _find_files(folder, label, folders) for label, folder in sources.items()}
+  lengths, scores = _score(folders, found, args.protocol)
+
+  runs = {label: report.arrange(by_sequence) for label, by_sequence in scores.items()}
+  table, sequences = report.class_table(runs), report.sequence_table(runs)
+  notes = _notes(folders, found)
+  head = f"protocol {args.protocol}, {len(folders)} sequences, {sum(lengths.values()):,} frames"
+  result = {
+    "protocol": args.protocol,
+    "truth": str(args.truth),
+    "alphas": _alphas(),
+    "sequences": lengths,
+    "runs": {
+      label: {
+        "predictions": str(sources[label]),
+        "missing": sorted(set(folders) - set(found[label])),
+        "unknown": sorted(set(found[label]) - set(folders)),
+        **runs[label],
+      }
+      for label in runs
+    },
+  }
+  out = pathlib.Path(args.out)
+  files.write_text(out / "scores.json", json.dumps(report.plain(result)) + "\n")
+  markdown = [
+    "# Tracking scores",
+    f"{head}. Ratios in percent, MOTA and IDF1 at overlap 0.5, HOTA over thresholds 0.05 to 0.95.",
+    *(f"- {note}" for note in notes),
+    report.as_markdown(table),
+    "## By sequence, all scored boxes",
+    report.as_markdown(sequences),
+  ]
+  files.write_text(out / "scores.md", "\n\n".join(markdown) + "\n")
+  for note in notes:
+    print(f"warning: {note}", file=sys.stderr)
+  print(f"{head}; ratios in percent")
+  print(report.as_text(table))
+  print(f"written: {out / 'scores.json'}, {out / 'scores.md'}")
+  return 0
+
+
+def _parser():
+  parser = command_line.parser(__doc__)
+  add = parser.add_argument
+  add("--truth", required=True, help="folder of sequences, or of splits of sequences, MOT layout")
+  add(
+    "--predictions",
+    required=True,
+    nargs="+",
+    metavar="RUN[:LABEL]",
+    help="folders of runs; put the baselines first",
+  )
+  add("--protocol", choices=PROTOCOLS, default="per_class", help="rules of scoring, see above")
+  add("--out", required=True, help="folder for scores.json and scores.md")
+  return parser
+
+
+def _alphas():
+  from vistraj_jax.metrics import protocols
+
+  return protocols.ALPHAS.tolist()
+
+
+def _sources(runs):
+  """Returns {label: folder} of the arguments RUN[:LABEL]."""
+  sources = {}
+  for run in runs:
+    folder, colon, label = run.rpartition(":")
+    if not colon or pathlib.Path(run).is_dir():
+      folder, label = run, pathlib.Path(run).resolve().name
+    checks.require(label, f"--predictions: {run!r} has an empty label; write RUN or RUN:LABEL.")
+    checks.require(
+      label not in sources,
+      f"--predictions: two runs are called {label!r}; give one another name with RUN:LABEL.",
+    )
+    sources[label] = pathlib.Path(folder)
+  return sources
+
+
+def _find_files(folder, label, sequences):
+  """Returns {sequence: file} of the run in `folder`."""
+  checks.require(
+    folder.is_dir(), f"--predictions: {folder} is no folder; give the --out of launch.track."
+  )
+  place = folder / "data" if (folder / "data").is_dir() else folder
+  found = {path.stem: path for path in sorted(place.glob("*.txt"))}
+  checks.require(
+    found.keys() & sequences.keys(),
+    f"--predictions: {place} (run {label!r}) holds no file of a sequence of --truth; it holds "
+    f"{list(found)[:5]}, the sequences are {list(sequences)[:5]}.",
+  )
+  return found
+
+
+def _notes(sequences, found):
+  notes = []
+  for label, by_name in found.items():
+    missing = [name for name in sequences if name not in by_name]
+    unknown = [name for name in by_name if name not in sequences]
+    if missing:
+      notes.append(
+        f"run {label!r} has no file for {len(missing)} of {len(sequences)} sequences, all their "
+        f"objects count as misses: {', '.join(missing)}."
+      )
+    if unknown:
+      notes.append(
+        f"run {label!r} has files of sequences that --truth does not hold, they are not scored: "
+        f"{', '.join(unknown)}."
+      )
+  return notes
+
+
+def _score(folders, found, protocol):
+  """Returns {sequence: frames} and {run: {sequence: {class: result}}}."""
+  import tqdm
+
+  from vistraj_jax.metrics import protocols
+  from vistraj_jax.tracking import mot_files
+
+  lengths, scores = {}, {label: {} for label in found}
+  with tqdm.tqdm(total=len(folders) * len(found), desc="scoring", unit="sequence") as bar:
+    for name, folder in folders.items():
+      info = mot_files.read_sequence_info(folder)
+      base = info.class_base if protocol in ("per_class", "kitti") else 0
+      lengths[name] = info.length
+      truth_file = folder / "gt" / "gt.txt"
+      truth = _read(truth_file, "truth", info.length, base)
+      for label, by_name in found.items():
+        prediction = mot_files.Table.of()
+        if name in by_name:
+          prediction = _read(by_name[name], "prediction", info.length, base)
+        try:
+          scores[label][name] = protocols.score_classes(truth, prediction, info.length, protocol)
+        except checks.InputError as error:
+          pair = f"{truth_file} and {by_name.get(name, 'no predictions')}"
+          raise checks.InputError(f"{pair}: {error}") from None
+        bar.update()
+  return lengths, scores
+
+
+def _read(path, kind, length, class_base):
+  """Reads a table whose classes count from `class_base`, and lets them count from 0."""
+  import dataclasses
+
+  from vistraj_jax.tracking import mot_files
+
+  table = mot_files.read_table(path, kind, length)
+  return dataclasses.replace(table, class_id=table.class_id - class_base)
+
+
+if __name__ == "__main__":
+  command_line.run(main)

@@ -1,0 +1,109 @@
+"""Arranges the scores of several runs over many sequences as plain dicts, and as tables."""
+
+import numpy as np
+
+from vistraj_jax.metrics import protocols
+
+# Column title, where it is found, and whether it is a fraction (shown in percent) or a count.
+COLUMNS = (
+  *(("HOTA", "HOTA", True), ("DetA", "DetA", True), ("AssA", "AssA", True)),
+  *(("LocA", "LocA", True), ("MOTA", "MOTA", True), ("MOTP", "MOTP", True)),
+  *(("IDF1", "IDF1", True), ("IDP", "IDP", True), ("IDR", "IDR", True)),
+  *(("IDSW", "IDSW", False), ("Frag", "Frag", False), ("FP", "FP", False), ("FN", "FN", False)),
+  *(("MT", "MT", False), ("ML", "ML", False)),
+)
+
+POOLED = "COMBINED"
+
+
+def arrange(scores):
+  """Pools and averages the scores of one run.
+
+  Args:
+    scores: {sequence: {class name: result of `protocols.score_sequence`}}.
+
+  Returns:
+    {"classes": {class: {"COMBINED": result, "sequences": {sequence: result}}},
+     "over_classes": {"class_averaged": result, "class_averaged_nonempty": result,
+                      "detection_averaged": result,
+                      "sequences": {sequence: detection-averaged result}}}
+  """
+  names = list(next(iter(scores.values())))
+  classes = {}
+  for name in names:
+    single = {sequence: by_class[name] for sequence, by_class in scores.items()}
+    classes[name] = {POOLED: protocols.combine(single.values()), "sequences": single}
+  over = protocols.average_classes({name: one[POOLED] for name, one in classes.items()})
+  over["sequences"] = {
+    sequence: protocols.combine(by_class.values()) for sequence, by_class in scores.items()
+  }
+  return {"classes": classes, "over_classes": over}
+
+
+def plain(value):
+  """Returns `value` with arrays as lists and NumPy numbers as Python's, ready for JSON."""
+  if isinstance(value, dict):
+    return {key: plain(one) for key, one in value.items()}
+  return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def class_table(runs):
+  """Returns the rows of the closing table, one block per class, runs side by side.
+
+  Args:
+    runs: {label: what `arrange` returns}.
+
+  Returns:
+    list of [class, run, value, ...] strings, the header first. Classes without any box are left
+    out; the two averages come first where there are several classes.
+  """
+  first = next(iter(runs.values()))
+  blocks = []
+  if len(first["classes"]) > 1:
+    blocks += [
+      (title, {label: run["over_classes"][key] for label, run in runs.items()})
+      for title, key in (("mean of classes", "class_averaged"), ("all boxes", "detection_averaged"))
+    ]
+  for name in first["classes"]:
+    block = {label: run["classes"][name][POOLED] for label, run in runs.items()}
+    if any(result["Count"]["GT_Dets"] + result["Count"]["Dets"] for result in block.values()):
+      blocks.append((name, block))
+  rows = [["class", "run", *(title for title, _, _ in COLUMNS)]]
+  for title, block in blocks:
+    rows += [[title, label, *_values(result)] for label, result in block.items()]
+  return rows
+
+
+def sequence_table(runs):
+  """Returns the rows [sequence, run, value, ...] over all classes, the header first."""
+  rows = [["sequence", "run", *(title for title, _, _ in COLUMNS)]]
+  for sequence in next(iter(runs.values()))["over_classes"]["sequences"]:
+    for label, run in runs.items():
+      rows.append([sequence, label, *_values(run["over_classes"]["sequences"][sequence])])
+  return rows
+
+
+def as_text(rows):
+  """Returns rows of strings as an aligned table; a repeated first column is left blank."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines, last = [], None
+  for row in rows:
+    shown = [row[0] if row[0] != last else "", *row[1:]]
+    cells = [cell.ljust(width) for cell, width in zip(shown[:2], widths[:2], strict=True)]
+    cells += [cell.rjust(width) for cell, width in zip(shown[2:], widths[2:], strict=True)]
+    lines.append("  ".join(cells).rstrip())
+    last = row[0]
+  return "\n".join(lines)
+
+
+def as_markdown(rows):
+  """Returns rows of strings as a Markdown table."""
+  rule = ["---", "---", *("---:" for _ in rows[0][2:])]
+  return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
+
+
+def _values(result):
+  summary = result["summary"]
+  return [
+    f"{100 * summary[key]:.2f}" if ratio else f"{summary[key]:,}" for _, key, ratio in COLUMNS
+  ]
