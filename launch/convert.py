@@ -18,6 +18,8 @@ sportsmot   sigmoid   L1 + GIoU
 nuscenes    sigmoid   L1 + GIoU
 """
 
+import sys
+
 from launch import command_line
 from vistraj_jax.core import checks
 
@@ -113,6 +115,12 @@ def _preset_check(tree, config, args):
   )
   overlap = box_losses.iou(predicted, truth)
   repeated = box_losses.iou(boxes[:, -2], truth)
+  if overlap.mean() < 0.5 * repeated.mean():
+    print(
+      f"warning: {args.checkpoint}: predicts far worse than repeating the last box; another preset, "
+      "or weights that were trained for something else?",
+      file=sys.stderr,
+    )
   return (
     f"preset {args.preset}: next boxes of {len(boxes)} synthetic moving boxes, mean IoU "
     f"{overlap.mean():.3f} (repeating the last box: {repeated.mean():.3f}); centres in "
