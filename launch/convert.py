@@ -117,8 +117,8 @@ def _preset_check(tree, config, args):
   repeated = box_losses.iou(boxes[:, -2], truth)
   if overlap.mean() < 0.5 * repeated.mean():
     print(
-      f"warning: {args.checkpoint}: predicts far worse than repeating the last box; another preset, "
-      "or weights that were trained for something else?",
+      f"warning: {args.checkpoint}: predicts far worse than repeating the last box; is it another "
+      "preset, or are these weights trained for something else?",
       file=sys.stderr,
     )
   return (
