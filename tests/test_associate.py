@@ -15,6 +15,13 @@ def test_iou_counts_pixels_by_hand():
   np.testing.assert_allclose(associate.iou_pixels(a, b), [wanted, wanted], rtol=1e-12)
 
 
+def test_a_negative_side_overlaps_nothing():
+  a = np.array([[0.0, 0, -11, 9], [0, 0, -2, -2]])
+  np.testing.assert_array_equal(
+    associate.iou_pixels(a, np.array([[0.0, 0, 9, 9], [0, 0, 0, 0]])), np.zeros((2, 2))
+  )
+
+
 def test_iou_of_nothing_has_the_right_shape():
   assert associate.iou_pixels(np.zeros((0, 4)), np.zeros((3, 4))).shape == (0, 3)
 

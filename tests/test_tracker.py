@@ -234,6 +234,16 @@ def test_embeddings_do_not_count_beyond_the_proximity_or_for_other_classes():
     assert _ids(loop.step(_found(box, class_id=class_id, embedding=[[1.0, 0]]))) == []
 
 
+def test_embeddings_may_begin_with_empty_frames():
+  loop = _tracker()
+  for _ in range(2):
+    assert _ids(loop.step(_found(embedding=np.zeros((0, 2))))) == []
+  loop.step(_found([0, 0, 50, 50], embedding=[[1.0, 0]]))
+  loop.step(_found([0, 0, 50, 50], embedding=[[1.0, 0]]))
+  assert _ids(loop.step(_found(embedding=np.zeros((0, 2))))) == []
+  assert loop.lost_count == 1
+
+
 def test_embeddings_of_changing_length_are_an_error():
   loop = _tracker()
   loop.step(_found([0, 0, 50, 50], embedding=[[1.0, 0]]))

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import real_data
 
 from vistraj_jax.core import checks
+from vistraj_jax.metrics import protocols
 from vistraj_jax.tracking import (
   detections,
   interpolate,
@@ -256,3 +258,16 @@ def test_frame_times_leave_the_warm_up_out():
   assert summary["track_ms"]["mean"] == pytest.approx(50.5)
   assert summary["track_ms"]["p95"] == pytest.approx(95.05)
   assert summary["total_ms"]["median"] == pytest.approx(51.5)
+
+
+def test_real_pedestrians_keep_their_ids():
+  folder = real_data.folder("mot17/train/MOT17-09-FRCNN")
+  one = detections.read_sequence(folder, "truth")
+  truth = mot_files.read_table(folder / "gt" / "gt.txt", "truth", one.info.length)
+  scores = {}
+  for name in motion_models.NAMES:
+    table = sequences.track_sequences([one], PRESETS["byte"], motion_models.make(name))[0]
+    result = protocols.score_sequence(truth, table, one.info.length, protocol="mot17")
+    scores[name] = result["summary"]["HOTA"]
+  assert min(scores.values()) > 0.8
+  assert min(scores["kalman"], scores["constant_velocity"]) > scores["identity"]

@@ -9,10 +9,14 @@ from scipy import optimize
 
 
 def iou_pixels(a_xywh, b_xywh):
-  """Returns the intersection over union [A, B] of boxes a [A, 4] and b [B, 4], in 0..1."""
+  """Returns the intersection over union [A, B] of boxes a [A, 4] and b [B, 4], in 0..1.
+
+  Sides of `b` must not be negative.
+  """
   common = _shared_sides(a_xywh, b_xywh, 0) * _shared_sides(a_xywh, b_xywh, 1)
-  a_area = (a_xywh[:, 2] + 1.0) * (a_xywh[:, 3] + 1.0)
-  b_area = (b_xywh[:, 2] + 1.0) * (b_xywh[:, 3] + 1.0)
+  # A predicted side may be negative: it shares nothing and must not count as area either.
+  a_area = np.maximum(a_xywh[:, 2:] + 1.0, 0.0).prod(1)
+  b_area = np.maximum(b_xywh[:, 2:] + 1.0, 0.0).prod(1)
   return common / (a_area[:, None] + b_area[None, :] - common)
 
 
@@ -25,7 +29,8 @@ def cosine_cost(a, b):
 
 
 def unit_vectors(vectors):
-  """Returns `vectors` [N, E] scaled to length 1; zero vectors stay zero."""
+  """Returns float64 `vectors` [N, E] scaled to length 1; zero vectors stay zero."""
+  vectors = np.asarray(vectors, np.float64)
   length = np.linalg.norm(vectors, axis=-1, keepdims=True)
   return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 

@@ -121,14 +121,14 @@ class Tracker:
     """
     return step_together([self], [detections], [camera_motion])[0]
 
-  def motion_request(self):
-    """Returns the slots [N] of confirmed tracks, live then lost, and their motion state."""
+  def begin(self):
+    """Begins a frame: returns the slots [N] to predict, live then lost, and their motion state."""
     live, lost = self._slots(LIVE), self._slots(LOST)
     pool = np.concatenate([live, lost])
     return pool, _take(self._state, pool)
 
-  def associate(self, pool, predicted_cxcywh, detections, camera_motion=None):
-    """Finishes a frame: `step` after the motion model's answer [N, 4] for `pool` is known."""
+  def finish(self, pool, predicted_cxcywh, detections, camera_motion=None):
+    """Finishes a frame when the motion model's boxes [N, 4] for `pool` are known; see `step`."""
     self.frame += 1
     self._check(detections)
     if camera_motion is not None:
@@ -162,22 +162,13 @@ class Tracker:
     kept_score = self._score[refound]
     matched = np.concatenate([first, second, third])
     hits = np.concatenate([first_hit, second_hit, third_hit])
-    if s.lost_policy == "rollout":
-      coasting = np.ones(len(self._status), bool)
-      coasting[matched] = False
-      alone = coasting[pool]
-      slots = pool[alone]
-      state = self.motion.coast(_take(self._state, slots), predicted_cxcywh[alone])
-      _put(self._state, slots, state)
-    box_cxcywh = _to_cxcywh(detections.box_xywh[hits])
-    _put(self._state, matched, self.motion.observe(_take(self._state, matched), box_cxcywh))
+    self._advance(pool, predicted_cxcywh, matched, detections.box_xywh[hits])
     self._hits[matched] += 1
     self._record(matched, detections, hits)
     if s.keep_refound_score:
       self._score[refound] = kept_score
-    self._learn_appearance(
-      np.concatenate([first, third]), detections, np.concatenate([first_hit, third_hit])
-    )
+    in_high = np.concatenate([first, third])
+    self._learn_appearance(in_high, detections, np.concatenate([first_hit, third_hit]))
     self._status[third[self._hits[third] >= s.min_hits]] = LIVE
     self._start(detections, new_hit)
     self._enter(refound, LIVE)
@@ -233,6 +224,16 @@ class Tracker:
     if top >= self._votes.shape[1]:
       self._votes = np.pad(self._votes, ((0, 0), (0, top + 1 - self._votes.shape[1])))
 
+  def _advance(self, pool, predicted_cxcywh, matched, box_xywh):
+    """Moves the motion states on: `matched` slots by their detections, the rest by the policy."""
+    state = self.motion.observe(_take(self._state, matched), _to_cxcywh(box_xywh))
+    _put(self._state, matched, state)
+    if self.settings.lost_policy == "rollout":
+      alone = ~np.isin(pool, matched)
+      slots = pool[alone]
+      state = self.motion.coast(_take(self._state, slots), predicted_cxcywh[alone])
+      _put(self._state, slots, state)
+
   def _move_camera(self, predicted_cxcywh, matrix):
     """Moves states and boxes into the pixels of this frame; returns the moved predictions."""
     checks.shape(f"sequence {self.name}, frame {self.frame}: camera_motion", matrix, (2, 3))
@@ -254,7 +255,7 @@ class Tracker:
     if s.fuse_score:
       fused = 1.0 - overlap * detections.score[columns]
       cost = np.where(np.isinf(cost), cost, fused)
-    if detections.embedding is not None:
+    if detections.embedding is not None and len(columns):
       vectors = associate.unit_vectors(detections.embedding[columns])
       apart = associate.cosine_cost(self._embedding[slots], vectors)
       apart[(apart > s.appearance_cost) | (1.0 - overlap > s.proximity_cost)] = 1.0
@@ -297,7 +298,7 @@ class Tracker:
     self._class[slots] = self._votes[slots].argmax(1)
 
   def _learn_appearance(self, slots, detections, hits):
-    if detections.embedding is None:
+    if detections.embedding is None or not len(hits):
       return
     vectors = associate.unit_vectors(detections.embedding[hits])
     old = self._embedding[slots]
@@ -343,7 +344,7 @@ def step_together(trackers, detections, camera_motions):
   Returns:
     list of `Tracks`.
   """
-  requests = [tracker.motion_request() for tracker in trackers]
+  requests = [tracker.begin() for tracker in trackers]
   counts = [len(pool) for pool, _ in requests]
   predicted = np.zeros((0, 4))
   if sum(counts):
@@ -355,7 +356,7 @@ def step_together(trackers, detections, camera_motions):
   parts = np.split(predicted, np.cumsum(counts)[:-1])
   each = zip(trackers, requests, parts, detections, camera_motions, strict=True)
   return [
-    tracker.associate(pool, part, found, camera_motion)
+    tracker.finish(pool, part, found, camera_motion)
     for tracker, (pool, _), part, found, camera_motion in each
   ]
 
