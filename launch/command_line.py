@@ -1,0 +1,27 @@
+"""What all commands share: bad input ends in one sentence on stderr and exit status 1."""
+
+import argparse
+import sys
+
+from vistraj_jax.core import checks
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+  """Shows defaults, and the module docstring as it is written."""
+
+
+def parser(description, **kwargs):
+  """Returns an ArgumentParser whose help shows defaults and keeps the line breaks."""
+  return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **kwargs)
+
+
+def run(main):
+  """Calls `main()` and exits: 0, or 1 with one sentence for bad input, a full disk or Ctrl-C."""
+  try:
+    sys.exit(main())
+  except checks.InputError as error:
+    sys.exit(f"error: {error}")
+  except OSError as error:
+    sys.exit(f"error: {error.filename or 'input/output'}: {error.strerror or error}.")
+  except KeyboardInterrupt:
+    sys.exit("interrupted")

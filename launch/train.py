@@ -1,0 +1,162 @@
+"""Trains a system: all phases of a config, resumable by the same command.
+
+  python -m launch.train --config=configs/trackssm.py:quick --workdir=runs/trackssm
+  python -m launch.train --config=configs/trackssm.py --config.data.root=DATA \\
+    --config.init.checkpoint=weights.safetensors --config.phases.full.lr.encoder=2e-5
+
+Writes below --workdir: config.json (resolved), log.jsonl, tensorboard/, and <phase>/{latest,best}.
+Ctrl-C or SIGTERM saves and stops; the same command goes on. Settings: the config file itself.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from launch import command_line, runtime
+from vistraj_jax.core import checks, files
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py[:variant]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config.task>.")
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of process 0; starts JAX's multi-process runtime ('auto' on TPU)."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all, with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, with --coordinator.")
+
+# Settings that may change between a run and its continuation.
+_FREE = ("run", "parallel", "mesh", "partition", "data.root", "data.worker_count")
+
+
+def train(config, workdir):
+  """Trains `config` in `workdir`; returns the summary of `loop.run`."""
+  import jax
+
+  from vistraj_jax.data import pipeline
+  from vistraj_jax.tasks import base
+  from vistraj_jax.train import loop
+
+  if config.data.root == "embedded":
+    config.data.root = str(_embedded(config.task))
+  _save_config(config, workdir)
+  load = functools.partial(pipeline.load, config.data, history=config.model.history)
+  examples = {split: load(split=split) for split in ("train", "val")}
+
+  def loader(split, batch_size, train):
+    return pipeline.batches(
+      examples[split],
+      batch_size=batch_size // jax.process_count(),
+      seed=config.seed,
+      train=train,
+      shard=jax.process_index(),
+      num_shards=jax.process_count(),
+      worker_count=config.data.worker_count if train else 0,
+      where=f"config.data.root: split {split!r}",
+    )
+
+  data = loop.Data(num_examples=len(examples["train"]), loader=loader)
+  return loop.run(config, workdir, task=base.make(config), data=data)
+
+
+def _embedded(task):
+  """Returns the folder of the embedded data set of a system, made on first use."""
+  from vistraj_jax.prepare import embedded
+
+  return embedded.root(task)
+
+
+def _save_config(config, workdir):
+  """Writes config.json, or checks that the one there is of the same experiment."""
+  path = pathlib.Path(workdir) / "config.json"
+  new = json.loads(config.to_json_best_effort())
+  if path.exists():
+    old, now = _flat(json.loads(path.read_text())), _flat(new)
+    changed = [
+      f"{k} was {old.get(k)!r}, is {now.get(k)!r}"
+      for k in sorted(old.keys() | now.keys())
+      if old.get(k) != now.get(k) and not k.startswith(_FREE)
+    ]
+    checks.require(
+      not changed,
+      f"{path}: this folder holds a run with other settings ({'; '.join(changed[:3])}); choose "
+      "another --workdir, or delete this one.",
+    )
+  files.write_text(path, json.dumps(new, indent=2) + "\n")
+
+
+def _flat(tree, prefix=""):
+  if not isinstance(tree, dict) or not tree:
+    return {prefix: tree}
+  out = {}
+  for name, value in tree.items():
+    out |= _flat(value, f"{prefix}.{name}" if prefix else name)
+  return out
+
+
+def _start_processes():
+  import jax
+
+  if _COORDINATOR.value == "auto":
+    jax.distributed.initialize()
+  elif _COORDINATOR.value:
+    jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+
+
+def _print_summary(summary):
+  rows = [("phase", "steps", "best at", "loss/val", "IoU: model", "last box", "constant velocity")]
+  for name, values in summary.items():
+    scores = ("loss/val", "iou/val", "iou/identity", "iou/constant_velocity")
+    shown = [f"{values[k]:.4f}" if k in values else "-" for k in scores]
+    rows.append((name, str(values["step"]), str(values["best_step"]), *shown))
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  for row in rows:
+    print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _main(argv):
+  if len(argv) > 1:
+    raise checks.InputError(f"launch.train: {argv[1:]} received; settings begin with --config.")
+  config = _CONFIG.value
+  if config is None:
+    raise checks.InputError("launch.train: no --config; try --config=configs/trackssm.py:quick")
+  runtime.configure()
+  _start_processes()
+  import jax
+
+  from vistraj_jax.train import loop
+
+  workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.task}")
+  try:
+    summary = train(config, workdir)
+  except loop.Interrupted as interrupted:
+    print(interrupted, file=sys.stderr)
+    return
+  if jax.process_index() == 0:
+    _print_summary(summary)
+
+
+def _parse(argv):
+  """Flags; a wrong one becomes one sentence, with the nearest settings for a misspelt one."""
+  settings = [a for a in argv if a.startswith(("--config.", "-config."))]
+  try:
+    return flags.FLAGS(argv)
+  except AttributeError as error:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([a for a in argv if a not in settings])
+    known = [f"config.{name}" for name in _flat(_CONFIG.value.to_dict())]
+    for name in (a.lstrip("-").split("=")[0] for a in settings):
+      if name not in known:
+        raise checks.InputError(
+          f"launch.train: there is no setting {name!r}; nearest: {checks.nearest(name, known)}."
+        ) from error
+    raise
+  except flags.Error as error:
+    last = str(error).strip().splitlines()[-1].strip()
+    raise checks.InputError(f"launch.train: {last}") from error
+
+
+if __name__ == "__main__":
+  command_line.run(lambda: app.run(_main, flags_parser=_parse))

@@ -1,0 +1,58 @@
+"""Reads golden cases: weights are rebuilt from tensor names, inputs and outputs are stored."""
+
+import importlib.util
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent / "golden"
+_SPEC = importlib.util.spec_from_file_location("golden_fill", ROOT / "fill.py")
+fill = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(fill)
+
+
+class Case(NamedTuple):
+  """One golden case: `manifest` as in manifest.json, `arrays` as in io.npz."""
+
+  folder: pathlib.Path
+  manifest: dict[str, Any]
+  arrays: dict[str, np.ndarray]
+
+  @property
+  def config(self):
+    return self.manifest["config"]
+
+  def checkpoint(self):
+    """Returns the checkpoint as {PyTorch tensor name: float32 array}."""
+    return fill.state_dict(self.folder / "manifest.json")
+
+  def input(self, name):
+    """Returns a stored input, or makes one from its fill rule."""
+    if name in self.arrays:
+      return self.arrays[name]
+    spec = self.manifest["inputs"][name]
+    return fill.tensor(f"input:{self.folder.name}_{name}", spec["shape"], spec.get("fill", "unit"))
+
+  def check(self, name, value, rtol=None, atol=None):
+    """Compares `value` with the stored output `name` at the manifest's tolerance."""
+    tolerance = self.manifest["tolerance"]
+    stride = self.manifest["outputs"].get(name, {}).get("stride", [])
+    value = np.asarray(value)[tuple(slice(None, None, s) for s in stride)]
+    np.testing.assert_allclose(
+      value,
+      self.arrays[name],
+      rtol=tolerance["rtol"] if rtol is None else rtol,
+      atol=tolerance["atol"] if atol is None else atol,
+      err_msg=f"{self.folder.name}: {name}",
+    )
+
+
+def load(system, case):
+  """Returns the case `tests/golden/<system>/<case>`."""
+  folder = ROOT / system / case
+  manifest = json.loads((folder / "manifest.json").read_text())
+  with np.load(folder / "io.npz") as file:
+    arrays = {k: file[k] for k in file.files}
+  return Case(folder, manifest, arrays)

@@ -1,0 +1,39 @@
+"""What a Task is: network, losses and metrics of one system, without loop or optimizer."""
+
+import importlib
+from typing import Protocol
+
+from vistraj_jax.core import checks
+
+# Name in config.task -> "module:class", imported on use.
+TASKS = {"trackssm": "vistraj_jax.tasks.trackssm:TrackSSMTask"}
+
+
+class Task(Protocol):
+  """The plug of a system; `variables` are Linen collections, plus "ema" where training has it."""
+
+  def init(self, rng):
+    """rng -> variables: {"params": ..., other collections}."""
+
+  def losses(self, variables, batch, rng, *, train):
+    """Terms of the training loss on one batch.
+
+    Args:
+      variables: Linen collections.
+      batch: the pipeline's arrays [B, ...] with "mask" [B] and "position" int32 [B], the row in
+        the global batch (fold it into `rng` for random numbers that no device layout changes).
+      rng: key of this step.
+      train: whether augmentation, dropout and batch statistics are active.
+
+    Returns:
+      {name: (weight, Mean)} and the new values of the collections other than params.
+    """
+
+  def metrics(self, variables, batch):
+    """-> {name: Mean} of one evaluation batch, baselines included."""
+
+
+def make(config):
+  """Returns the Task that `config.task` names."""
+  module, name = TASKS[checks.choice("config.task", config.task, TASKS)].split(":")
+  return getattr(importlib.import_module(module), name)(config)

@@ -1,0 +1,138 @@
+"""Checkpoints of a phase: `latest` resumes a run exactly, `best` holds the weights to use.
+
+`<workdir>/<phase>/latest/<step>`: train state, data position, early-stopping numbers.
+`<workdir>/<phase>/best/<step>`: parameters, other collections and the moving average.
+Both are Orbax and appear by rename; every process takes part in saving.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vistraj_jax.core import checks, rules, weights
+
+_FOLDERS = ("latest", "best")
+
+
+class Checkpoints:
+  """Saves and restores one phase below `folder`."""
+
+  def __init__(self, folder):
+    folder = pathlib.Path(folder).absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
+    self._latest, self._best = (
+      ocp.CheckpointManager(folder / name, options=options) for name in _FOLDERS
+    )
+
+  @property
+  def latest_step(self):
+    """Step of the newest complete checkpoint, or None."""
+    return self._latest.latest_step()
+
+  def save_latest(self, state, data_state, numbers):
+    """Saves what resuming needs: state, the data iterator's state (bytes or JSON), and numbers."""
+    step = int(np.max(state.step))
+    if step == self.latest_step:
+      return
+    args = ocp.args.Composite(
+      state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({"data": data_state, **numbers})
+    )
+    self._latest.save(step, args=args)
+
+  def save_best(self, state):
+    """Saves the weights of the best evaluation so far."""
+    step = int(np.max(state.step))
+    if step == self._best.latest_step():  # a resumed run comes by here a second time
+      return
+    for other in self._best.all_steps():  # left by a run that was stopped before its checkpoint
+      if other > step:
+        self._best.delete(other)
+    kept = {**state.collections, "params": state.params}
+    if state.ema is not None:
+      kept["ema"] = state.ema
+    self._best.save(step, args=ocp.args.StandardSave(kept))
+
+  def restore_latest(self, like):
+    """Returns (state laid out as `like`, data state, numbers) of the newest checkpoint."""
+    restored = self._latest.restore(
+      self.latest_step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(_abstract(like)), run=ocp.args.JsonRestore()
+      ),
+    )
+    run = dict(restored.run)
+    return restored.state, run.pop("data"), run
+
+  def wait(self):
+    """Blocks until everything saved is on disk."""
+    self._latest.wait_until_finished()
+    self._best.wait_until_finished()
+
+  def close(self):
+    """Waits and frees the managers."""
+    self.wait()
+    self._latest.close()
+    self._best.close()
+
+
+def load_best(folder):
+  """Returns the variables of `<folder>/best` as NumPy trees: {"params": ..., ...}.
+
+  Raises:
+    InputError: there is no finished checkpoint.
+  """
+  folder = pathlib.Path(folder).absolute() / "best"
+  steps = sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit())
+  checks.require(
+    steps, f"{folder}: no finished checkpoint; train this phase first, or name another folder."
+  )
+  path = folder / str(steps[-1]) / "default"
+  reader = ocp.PyTreeCheckpointer()
+  form = reader.metadata(path).item_metadata.tree
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), form)
+  return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def load_params(path, like, skip=()):
+  """Returns the parameters of a weights file or a phase folder, checked against `like`.
+
+  Args:
+    path: a `.safetensors` file (see launch.convert) or a phase folder `<workdir>/<phase>`.
+    like: parameter tree of the network.
+    skip: patterns of parameter names that keep their value of `like` on purpose.
+
+  Raises:
+    InputError: listing missing, extra and misshapen parameters.
+  """
+  path = pathlib.Path(path)
+  if path.is_file():
+    found = weights.load_weights(path)[0]
+  else:
+    best = load_best(path)
+    found = best.get("ema", best["params"])  # the average is what was evaluated
+  found, wanted = weights.flatten(found), weights.flatten(like)
+  table = [*((pattern, True) for pattern in skip), (".*", False)]
+  skipped = weights.flatten(rules.match(table, like, "config.init.skip"))
+  found |= {name: wanted[name] for name, skip_it in skipped.items() if skip_it}
+  missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+  misshapen = [
+    f"{n} {found[n].shape} instead of {wanted[n].shape}"
+    for n in sorted(wanted.keys() & found.keys())
+    if found[n].shape != wanted[n].shape
+  ]
+  if missing or extra or misshapen:
+    raise checks.InputError(
+      f"{path}: does not fit the network of config.model: missing {_short(missing)}, extra "
+      f"{_short(extra)}, misshapen {_short(misshapen)}; change config.model or config.init."
+    )
+  return weights.unflatten({name: found[name] for name in wanted})
+
+
+def _short(names):
+  return f"{names[:3]} and {len(names) - 3} more" if len(names) > 3 else str(names)
+
+
+def _abstract(tree):
+  return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
