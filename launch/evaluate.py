@@ -33,6 +33,7 @@ import sys
 from launch import command_line
 from vistraj_jax.core import checks, files
 
+# As in metrics.protocols, which --help need not wait for.
 PROTOCOLS = ("per_class", "kitti", "mot17", "mot20", "plain")
 
 
@@ -43,7 +44,12 @@ def main(arguments=None):
   from vistraj_jax.metrics import report
   from vistraj_jax.tracking import mot_files
 
-  folders = {folder.name: folder for folder in mot_files.find_sequences(args.truth)}
+  found = mot_files.find_sequences(args.truth)
+  folders = {folder.name: folder for folder in found}
+  checks.require(
+    len(folders) == len(found),
+    f"--truth: several splits of {args.truth} hold a sequence of the same name; name one split.",
+  )
   sources = _sources(args.predictions)
   found = {label: _find_files(folder, label, folders) for label, folder in sources.items()}
   lengths, scores = _score(folders, found, args.protocol)

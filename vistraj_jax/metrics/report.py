@@ -62,7 +62,10 @@ def class_table(runs):
   if len(first["classes"]) > 1:
     blocks += [
       (title, {label: run["over_classes"][key] for label, run in runs.items()})
-      for title, key in (("mean of classes", "class_averaged"), ("all boxes", "detection_averaged"))
+      for title, key in (
+        ("mean of classes", "class_averaged"),
+        ("all classes", "detection_averaged"),
+      )
     ]
   for name in first["classes"]:
     block = {label: run["classes"][name][POOLED] for label, run in runs.items()}
