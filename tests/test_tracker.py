@@ -115,6 +115,15 @@ def test_low_detections_continue_live_tracks_but_neither_start_nor_find_lost_one
   assert loop.tracked_count == 0
 
 
+def test_low_detections_do_not_keep_a_lost_track():
+  loop = _tracker(max_lost_frames=2)
+  loop.step(_found([0, 0, 50, 50]))
+  loop.step(Detections.none())
+  for _ in range(4):
+    loop.step(_found([0, 0, 50, 50], score=0.3))
+  assert loop.lost_count == 0
+
+
 def test_a_score_equal_to_the_limit_is_in_no_band():
   loop = _tracker()
   loop.step(_found([0, 0, 50, 50]))
@@ -172,9 +181,10 @@ def test_min_hits(min_hits, shown):
   assert [len(_ids(loop.step(_found([0, 0, 50, 50])))) for _ in range(3)] == shown
 
 
-@pytest.mark.parametrize("frames_before, left", [(10, []), (2, [2])])
+@pytest.mark.parametrize("frames_before, left", [(6, []), (5, [2])])
 def test_of_a_lost_and_a_live_track_on_one_object_the_younger_goes(frames_before, left):
-  # Track 1 is lost at x = 0; track 2 comes closer and closer, always nearest to itself.
+  # Track 1 is lost at x = 0; track 2, which lives 5 frames, comes closer, always nearest to itself.
+  # On a tie the live one goes.
   loop = _tracker(motion="identity", first_cost=0.3, max_lost_frames=20)
   for _ in range(frames_before):
     loop.step(_found([0, 0, 50, 50]))
@@ -232,6 +242,37 @@ def test_embeddings_do_not_count_beyond_the_proximity_or_for_other_classes():
     loop = _tracker(motion="identity")
     loop.step(_found([0, 0, 50, 50], embedding=[[1.0, 0]]))
     assert _ids(loop.step(_found(box, class_id=class_id, embedding=[[1.0, 0]]))) == []
+
+
+def _look(degrees):
+  return [[np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))]]
+
+
+@pytest.mark.parametrize("degrees, kept", [(0, True), (55, True), (65, False)])
+def test_embeddings_count_up_to_the_appearance_cost(degrees, kept):
+  # The boxes cost 0.38, too much for 0.35; half the cosine distance of 60 degrees is 0.25.
+  loop = _tracker(motion="identity", first_cost=0.35)
+  loop.step(_found([0, 0, 50, 50], embedding=_look(0)))
+  tracks = loop.step(_found([12, 0, 50, 50], embedding=_look(degrees)))
+  assert _ids(tracks) == ([1] if kept else [])
+
+
+@pytest.mark.parametrize("degrees, kept", [(0, True), (90, False)])
+def test_embeddings_change_slowly(degrees, kept):
+  loop = _tracker(motion="identity", first_cost=0.35)
+  loop.step(_found([0, 0, 50, 50], embedding=_look(0)))
+  loop.step(_found([0, 0, 50, 50], embedding=_look(90)))  # matches by its box
+  tracks = loop.step(_found([12, 0, 50, 50], embedding=_look(degrees)))
+  assert _ids(tracks) == ([1] if kept else [])
+
+
+def test_a_new_track_does_not_inherit_the_embedding_of_its_slot():
+  loop = _tracker(motion="identity", first_cost=0.35, unconfirmed_cost=0.35, max_tracks=1)
+  loop.step(Detections.none())
+  loop.step(_found([0, 0, 50, 50], embedding=_look(0)))
+  loop.step(Detections.none())
+  loop.step(_found([0, 0, 50, 50], embedding=_look(90)))
+  assert _ids(loop.step(_found([12, 0, 50, 50], embedding=_look(90)))) == [2]
 
 
 def test_embeddings_may_begin_with_empty_frames():

@@ -203,12 +203,14 @@ def test_embeddings_and_camera_motion_follow_their_rows(tmp_path):
 
 
 def test_camera_motion_reaches_the_tracker():
-  # A thing at rest; the camera pans 60 px a frame, more than the thing is wide.
+  # A thing at rest; the camera pans faster and faster, further than it is wide.
   frame = np.arange(1, 7)
-  box = np.stack([60.0 * frame, 0 * frame, 0 * frame + 50, 0 * frame + 50], axis=1)
+  shift = np.array([0, 100, 160, 230, 310, 400.0])
+  box = np.stack([200 + np.cumsum(shift), 0 * frame, 0 * frame + 50, 0 * frame + 50], axis=1)
   table = mot_files.Table.of(frame, 0 * frame - 1, box, class_id=0 * frame)
   info = mot_files.SequenceInfo("pan", 10.0, 6, 640, 480)
-  matrices = np.tile(np.array([[1.0, 0, 60], [0, 1, 0]]), (6, 1, 1))
+  matrices = np.tile(np.eye(2, 3), (6, 1, 1))
+  matrices[:, 0, 2] = shift
   motion = motion_models.make("identity")
   for camera, wanted in ((matrices, [1] * 6), (None, [1])):
     one = detections.SequenceInput("pan", info, table, camera_motion=camera)

@@ -34,7 +34,7 @@ class SequenceInput:
     detections: `mot_files.Table` of N rows, scores 0..1, classes from 0.
     embedding: float [N, E], one row per detection, or None.
     camera_motion: float64 [length, 2, 3]; entry f maps pixels of frame f to those of frame f + 1,
-      frames counted from 1, so entry 0 is the first frame's and of no effect. Or None.
+      frames counted from 1; entry 0 has no effect, as nothing is tracked yet. Or None.
   """
 
   name: str

@@ -48,7 +48,7 @@ def track_sequences(inputs, settings, motion, on_frame=None):
     found = [next(frames[i]) for i in active]
     fetched = time.perf_counter()
     motions = [inputs[i].camera_motion for i in active]
-    matrices = [None if m is None or index == 0 else m[index] for m in motions]
+    matrices = [None if m is None else m[index] for m in motions]
     tracks = step_together([trackers[i] for i in active], found, matrices)
     for i, one in zip(active, tracks, strict=True):
       results[i].append(one)
