@@ -1,13 +1,14 @@
 """Parses tables of plain decimal numbers from bytes with array operations.
 
-A number is read as whole digits times a power of ten, `integer / 10**decimals`: with at most 15
-digits both are exact in float64, so the quotient is the same double that `float()` gives. This is
-two to three times faster than `numpy.loadtxt` on tracking files.
+A number is read as whole digits times a power of ten, `integer / 10**decimals`. Both are exact in
+float64 while the integer is below 2**53, so the quotient is the same double that `float()` gives;
+longer numbers are handed to `float()`. On tracking files this is two to three times faster than
+`numpy.loadtxt`.
 """
 
 import numpy as np
 
-_MOST_DIGITS = 15
+_MOST_DIGITS = 16
 _BLOCK_BYTES = 2**16  # small arrays stay in the cache and cost no fresh memory
 _NEWLINE, _COMMA, _MINUS, _DOT, _ZERO = b"\n,-.0"
 
@@ -76,8 +77,9 @@ def _parse_block(data):
   for place in range(0, min(digits.max(), _MOST_DIGITS), 2):
     value += pair[last] * 10.0**place
     last = np.maximum(last - 2, before)
+  long = (digits > _MOST_DIGITS) | (value >= 2**53)
   value /= 10.0 ** np.arange(_MOST_DIGITS + 1)[np.minimum(decimals, _MOST_DIGITS)]
   np.negative(value, where=negative, out=value)
-  for cell in np.flatnonzero(digits > _MOST_DIGITS):
+  for cell in np.flatnonzero(long):
     value[cell] = float(data[start[cell] : stop[cell]])
   return value.reshape(len(row_ends), columns)
