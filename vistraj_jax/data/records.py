@@ -17,7 +17,9 @@ from vistraj_jax.core import checks, files
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-_SHARD = re.compile(r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})")
+_SHARD = re.compile(
+  r"(?P<name>[^.].*)-(?P<split>[^-]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
+)
 
 
 def shard_path(root, name, split, index, count):

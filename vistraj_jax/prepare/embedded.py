@@ -1,5 +1,6 @@
 """The embedded data sets: made once from the simulated world, through the readers of user data."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ TRACKSSM = {
   "seconds": 235 / mot_writer.FRAME_RATE,
   "moving": 110,
   "parked": 30,
-  "seed": 2024,
+  "seed": 8,
 }
 
 
@@ -31,7 +32,11 @@ def trackssm_root():
   """Returns the folder of the embedded tracks (`data.trackssm`), made on first use."""
   key = hashlib.sha256(json.dumps(TRACKSSM, sort_keys=True).encode()).hexdigest()[:12]
   root = cache_folder() / f"trackssm-{key}"
-  prepare(root, processes=os.cpu_count() or 1)
+  root.parent.mkdir(parents=True, exist_ok=True)
+  # Several processes of one training run ask at the same time: one makes it, the others wait.
+  with open(root.with_suffix(".lock"), "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    prepare(root, processes=os.cpu_count() or 1)
   return root
 
 

@@ -54,6 +54,7 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
   if _finished(out, settings):
     return json.loads((out / STATISTICS).read_text())
   parts = out / _PARTS
+  _remove_leftovers(out)
   files.write_text(parts / "settings.json", json.dumps(settings, indent=1, sort_keys=True))
   _run_units(units, work, parts, processes)
   results = [(unit, json.loads(_part(parts, unit).read_text())) for unit in units]
@@ -95,6 +96,13 @@ def _finished(out, settings):
   raise checks.InputError(
     f"{out}: is not empty and holds no prepared data; give a new output folder."
   )
+
+
+def _remove_leftovers(out):
+  """Removes what a killed run was writing: hidden names in `out`, its parts and its splits."""
+  for path in [*out.glob(".*"), *out.glob("*/.*")]:
+    if path.name != _PARTS:
+      shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _part(parts, unit, extension=".json"):
