@@ -115,6 +115,16 @@ def test_classes_of_two_sequences_equal_published_numbers():
     np.testing.assert_allclose(curves, arrays[output], **manifest["tolerance"])
 
 
+def test_kitti_rules_equal_published_numbers():
+  case = GOLDEN / "kitti_scores"
+  expected = _expected(case)
+  length = expected["num_frames"]
+  truth = mot_files.read_table(case / "gt.txt", "truth", length)
+  prediction = mot_files.read_table(case / "pred.txt", "prediction", length)
+  results = protocols.score_classes(truth, prediction, length, "kitti")
+  _check(results, expected["expected"], "kitti")
+
+
 def test_real_mot17_tracker_equals_published_numbers():
   root = real_data.folder("mot17")
   results = {}
