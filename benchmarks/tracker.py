@@ -104,7 +104,7 @@ def _network(weights):
     with tempfile.TemporaryDirectory() as folder:
       return _network(_random_weights(pathlib.Path(folder) / "random.safetensors"))
   function = predict.load(weights)
-  return motion_models.learned(function, function.history, "trackssm", function.frame_rate)
+  return motion_models.learned(function, function.history, "trackssm")
 
 
 def _random_weights(path):

@@ -174,7 +174,9 @@ def _motion(args):
   from vistraj_jax.models.trackssm import predict
 
   function = predict.load(args.weights, pad=getattr(args, "pad", "first"))
-  return motion_models.learned(function, function.history, "trackssm", function.frame_rate)
+  # Weights need not say at what rate they were trained; then there is nothing to warn of.
+  frame_rate = getattr(function, "frame_rate", None)
+  return motion_models.learned(function, function.history, "trackssm", frame_rate)
 
 
 def _warn_of_frame_rates(motion, inputs):

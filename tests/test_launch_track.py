@@ -105,7 +105,9 @@ def _network(monkeypatch, frame_rate):
       return 2 * boxes[:, -1] - boxes[:, -2]
 
     calls["load"].append((path, pad))
-    predict.history, predict.frame_rate = 5, frame_rate
+    predict.history = 5
+    if frame_rate is not None:
+      predict.frame_rate = frame_rate
     return predict
 
   module = types.SimpleNamespace(load=load)
