@@ -1,0 +1,189 @@
+"""Draws training curves, HOTA over the localisation threshold, and tracks over frames.
+
+examples:
+  python -m launch.plot curves --logs runs/a runs/b --out curves.png
+  python -m launch.plot hota --scores runs/scores/scores.json --out hota.png
+  python -m launch.plot tracks --data data/world/val --run runs/trackssm --out tracks.mp4 --truth
+
+`python -m launch.plot curves --help` and so on show the options of each.
+"""
+
+import functools
+import pathlib
+
+from launch import command_line
+from vistraj_jax.core import checks
+
+CURVES = """Draws training curves of one or several runs: loss, next-box overlap with its baselines
+(dashed), learning rates and speed over steps; dotted lines mark where a phase starts."""
+
+HOTA = """Draws HOTA, DetA and AssA over the 19 localisation thresholds, one line per run of the
+evaluation; runs called identity, constant_velocity or kalman are dashed."""
+
+TRACKS = """Draws tracks over the images of a MOT folder ({sequence}/img1), or over a blank canvas
+where there are none: box and number in the track's own colour, its trail, the box the motion model
+expected (dashed, where {run}/predicted/{sequence}.txt exists), and the truth (thin, grey).
+Writes an MP4 video and beside it, with the ending .png, a contact sheet. Several sequences, as the
+cameras of a scene, are tiled in a grid."""
+
+# Order of the six cameras around a car as they are tiled: three to the front, three to the back.
+RING = ("FRONT_LEFT", "FRONT", "FRONT_RIGHT", "BACK_LEFT", "BACK", "BACK_RIGHT")
+
+
+def main(argv=None):
+  """Runs one drawing command and prints what it wrote."""
+  args = _parser().parse_args(argv)
+  return {"curves": _curves, "hota": _hota, "tracks": _tracks}[args.command](args)
+
+
+def _parser():
+  parser = command_line.parser(__doc__)
+  commands = parser.add_subparsers(dest="command", required=True, metavar="curves|hota|tracks")
+  add = functools.partial(commands.add_parser, formatter_class=command_line.HelpFormatter)
+
+  curves = add("curves", help="training curves from log.jsonl", description=CURVES)
+  curves.add_argument(
+    "--logs", required=True, nargs="+", metavar="LOG[:LABEL]", help="work folders or log files"
+  )
+  curves.add_argument("--out", required=True, help="PNG file to write")
+
+  hota = add("hota", help="HOTA over the localisation threshold", description=HOTA)
+  hota.add_argument("--scores", required=True, help="scores.json of launch.evaluate")
+  hota.add_argument("--class_name", help="one class; else all, weighted by detections")
+  hota.add_argument("--out", required=True, help="PNG file to write")
+
+  tracks = add("tracks", help="video and contact sheet of tracks", description=TRACKS)
+  tracks.add_argument("--data", required=True, help="folder of sequences, MOT layout")
+  tracks.add_argument("--run", required=True, help="folder of a run of launch.track")
+  tracks.add_argument(
+    "--sequences", nargs="+", help="names of sequences to show side by side; else the first scene"
+  )
+  tracks.add_argument("--truth", action="store_true", help="also draw the boxes of gt/gt.txt")
+  tracks.add_argument("--out", required=True, help="MP4 file to write")
+  tracks.add_argument("--first", type=int, default=1, help="first frame")
+  tracks.add_argument("--last", type=int, help="last frame; else the end")
+  tracks.add_argument("--width", type=int, default=1280, help="width of the video, px")
+  tracks.add_argument("--trail", type=float, default=2.0, help="length of the trails, s")
+  tracks.add_argument("--sheet_frames", type=int, default=6, help="frames on the contact sheet")
+  return parser
+
+
+def _curves(args):
+  from vistraj_jax.viz import curves
+
+  _check_ending(args.out, ".png")
+  runs = {}
+  for log in args.logs:
+    path, label = _labelled(log)
+    checks.require(
+      label not in runs, f"--logs: two runs are called {label!r}; write {path}:LABEL for one."
+    )
+    runs[label] = curves.read_log(path)
+  curves.draw_training(runs, args.out)
+  print(f"written: {args.out} ({sum(map(len, runs.values())):,} log lines of {len(runs)} runs)")
+  return 0
+
+
+def _hota(args):
+  from vistraj_jax.viz import hota
+
+  _check_ending(args.out, ".png")
+  scores = hota.read_scores(args.scores)
+  hota.draw_hota(scores, args.out, args.class_name)
+  print(f"written: {args.out} ({len(scores['runs'])} runs)")
+  return 0
+
+
+def _tracks(args):
+  import time
+
+  import numpy as np
+  import tqdm
+
+  from vistraj_jax.viz import tracks, video
+
+  _check_ending(args.out, ".mp4")
+  for name, least in (("width", 64), ("first", 1), ("sheet_frames", 1), ("trail", 0)):
+    value = getattr(args, name)
+    checks.require(value >= least, f"--{name}: {value} is not allowed; choose {least} or more.")
+  cameras = _cameras(args)
+  scene = tracks.Scene(cameras, args.width, args.trail)
+  last = scene.length if args.last is None else args.last
+  checks.require(
+    args.first <= last <= scene.length,
+    f"--first {args.first} --last {last}: no frames; there are frames 1 to {scene.length}.",
+  )
+  start = time.perf_counter()
+  numbers = tqdm.tqdm(range(args.first, last + 1), desc="drawing", unit="frame")
+  rate = cameras[0].frame_rate
+  count = video.write_video(args.out, (scene.frame(number) for number in numbers), rate)
+  chosen = np.linspace(args.first, last, min(args.sheet_frames, count)).round().astype(int)
+  sheet = pathlib.Path(args.out).with_suffix(".png")
+  columns = 3 if len(cameras) == 1 else 2
+  video.write_png(sheet, tracks.contact_sheet(cameras, chosen, columns, trail_seconds=args.trail))
+  print(
+    f"written: {args.out} ({count} frames, {len(cameras)} sequences, {rate:g} Hz, "
+    f"{time.perf_counter() - start:.1f} s), {sheet} (frames {', '.join(map(str, chosen))})"
+  )
+  return 0
+
+
+def _cameras(args):
+  from vistraj_jax.tracking import mot_files
+  from vistraj_jax.viz import tracks
+
+  folders = {folder.name: folder for folder in mot_files.find_sequences(args.data)}
+  names = args.sequences or _first_scene(folders)
+  run = pathlib.Path(args.run)
+  cameras = []
+  for name in names:
+    checks.choice("--sequences", name, folders)
+    folder = folders[name]
+    info = mot_files.read_sequence_info(folder)
+    read = functools.partial(mot_files.read_table, length=info.length)
+    predicted = run / "predicted" / f"{name}.txt"
+    images = folder / info.image_folder
+    cameras.append(
+      tracks.Camera(
+        name=name,
+        width=info.width,
+        height=info.height,
+        length=info.length,
+        frame_rate=info.frame_rate,
+        tracks=read(run / "data" / f"{name}.txt", "prediction"),
+        predicted=read(predicted, "prediction") if predicted.exists() else None,
+        truth=read(folder / "gt" / "gt.txt", "truth") if args.truth else None,
+        images=images if images.is_dir() else None,
+        extension=info.image_extension,
+      )
+    )
+  return cameras
+
+
+def _first_scene(names):
+  """Returns the first sequence and all that differ from it only in their camera, front first."""
+  scene = next(iter(names)).partition("_CAM")[0]
+  cameras = [name for name in names if name.partition("_CAM")[0] == scene]
+  return sorted(cameras, key=lambda name: RING.index(place) if (place := _place(name)) else -1)
+
+
+def _place(name):
+  place = name.partition("_CAM_")[2]
+  return place if place in RING else None
+
+
+def _labelled(argument):
+  """Splits PATH[:LABEL]; the label is the name of the run's folder if none is given."""
+  path = pathlib.Path(argument)
+  if not path.exists() and ":" in argument:
+    path, _, label = argument.rpartition(":")
+    return pathlib.Path(path), label
+  return path, (path if path.is_dir() else path.parent).resolve().name
+
+
+def _check_ending(path, ending):
+  checks.require(path.endswith(ending), f"--out: {path} does not end in {ending!r}; rename it.")
+
+
+if __name__ == "__main__":
+  command_line.run(main)
