@@ -158,8 +158,8 @@ def score_classes(truth, prediction, length, protocol="per_class"):
 
 
 def combine(results):
-  """Pools the results (an iterable of dicts) of one class over sequences, by counts."""
-  results = list(results)
+  """Pools the results of one class over sequences, by counts; `results` as a list or dict."""
+  results = _listed(results)
   checks.require(results, "combine: no result received; pass at least one.")
   pooled = {name: metric.combine([r[name] for r in results]) for name, metric in METRICS.items()}
   pooled["Count"] = {name: sum(r["Count"][name] for r in results) for name in COUNT}
@@ -170,14 +170,14 @@ def average_classes(results):
   """Averages the (pooled) results of several classes.
 
   Args:
-    results: {class name: result}.
+    results: {class name: result}, or a list of results.
 
   Returns:
     {"class_averaged": means of ratios and sums of counts over all classes,
      "class_averaged_nonempty": the same over classes with any true or predicted box,
      "detection_averaged": ratios from summed counts}.
   """
-  results = list(results.values())
+  results = _listed(results)
   checks.require(results, "average_classes: no result received; pass at least one.")
   filled = [r for r in results if r["Count"]["Dets"] + r["Count"]["GT_Dets"]] or results
   return {
@@ -189,6 +189,10 @@ def average_classes(results):
 
 def _protocol(name):
   return PROTOCOLS[checks.choice("protocol", name, PROTOCOLS)]
+
+
+def _listed(results):
+  return list(results.values() if isinstance(results, dict) else results)
 
 
 def _average(results):
