@@ -38,8 +38,7 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     name: data set name, the first part of shard names.
     spec: record specification (`data.example`).
     description: text of the TFDS metadata.
-    settings: JSON-able dictionary of all that decides the content; a folder prepared with other
-      settings is refused.
+    settings: JSON-able dictionary of all that decides the content.
     units: list of `Unit`; names are unique.
     work: picklable function of a unit's arguments -> (list of record bytes, JSON-able result). It
       may write files of its own under `out`, atomically, and repeats them when called again.
@@ -47,7 +46,7 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     processes: 1 runs a plain loop.
 
   Raises:
-    InputError: the folder holds something else.
+    InputError: the folder holds something else, or this data set with other settings.
   """
   out = pathlib.Path(out)
   settings = json.loads(json.dumps(settings))
@@ -79,23 +78,29 @@ def fingerprint(paths):
 
 
 def _finished(out, settings):
-  """Returns whether `out` holds this data set already; raises where it holds another."""
+  """Returns whether `out` holds this data set already; raises where it holds something else.
+
+  An interrupted run with other settings is thrown away: its files are parts of nothing.
+  """
   if not out.exists() or (out.is_dir() and not any(out.iterdir())):
     return False
-  for path, finished in ((out / STATISTICS, True), (out / _PARTS / "settings.json", False)):
-    if path.is_file():
-      held = json.loads(path.read_text())
-      held = held.get("settings", {}) if finished else held
-      different = sorted(k for k in {*held, *settings} if held.get(k) != settings.get(k))
-      checks.require(
-        not different,
-        f"{out}: holds a data set prepared with other {different}; delete it or give another "
-        "output folder.",
-      )
-      return finished
-  raise checks.InputError(
-    f"{out}: is not empty and holds no prepared data; give a new output folder."
+  finished, interrupted = out / STATISTICS, out / _PARTS / "settings.json"
+  if finished.is_file():
+    held = json.loads(finished.read_text()).get("settings", {})
+    different = sorted(k for k in {*held, *settings} if held.get(k) != settings.get(k))
+    checks.require(
+      not different,
+      f"{out}: holds a data set prepared with other {different}; delete it or give another "
+      "output folder.",
+    )
+    return True
+  checks.require(
+    interrupted.is_file(),
+    f"{out}: is not empty and holds no prepared data; give a new output folder.",
   )
+  if json.loads(interrupted.read_text()) != settings:
+    shutil.rmtree(out)
+  return False
 
 
 def _remove_leftovers(out):

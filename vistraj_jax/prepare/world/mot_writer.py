@@ -68,9 +68,9 @@ def detect(truth, length, rng):
   about 2 % and 3 % of the box; a frame has 0.3 false alarms on average.
   """
   small = np.clip(np.log2(truth.box_xywh[:, 3] / 20), -1, 3)
-  quality = 1.0 + 0.7 * small + 3.0 * (truth.visibility - 0.6) + rng.normal(0, 0.7, len(truth))
+  quality = 0.5 + 0.7 * small + 4.0 * (truth.visibility - 0.6) + rng.normal(0, 0.7, len(truth))
   score = 1 / (1 + np.exp(-quality))
-  found = rng.random(len(truth)) < np.clip(0.25 + score, 0, 0.98)
+  found = rng.random(len(truth)) < np.clip(0.1 + score, 0, 0.98)
   box = truth.box_xywh
   noise = rng.normal(size=(len(truth), 4)) * (0.02, 0.02, 0.03, 0.03)
   size = box[:, 2:] * np.exp(noise[:, 2:])

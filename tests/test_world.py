@@ -1,0 +1,249 @@
+"""The simulated drive is plausible and repeatable; its cameras, files and cache agree with it."""
+
+import numpy as np
+import pytest
+
+from vistraj_jax.core import geometry
+from vistraj_jax.data import trackssm
+from vistraj_jax.prepare import embedded
+from vistraj_jax.prepare.world import cameras, driving, mot_writer, town
+from vistraj_jax.tracking import mot_files
+
+TIMES = np.arange(0, 10, 1 / 12)
+SMALL = {
+  "version": 1,
+  "scenes": {"train": 1, "val": 1},
+  "seconds": 3.0,
+  "moving": 25,
+  "parked": 10,
+  "seed": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def drive():
+  return driving.simulate(8, 10.0, 110, 30)
+
+
+@pytest.fixture(scope="module")
+def state(drive):
+  return drive.at(TIMES)
+
+
+def test_repeatable_and_seeded(drive):
+  again, other = driving.simulate(8, 10.0, 110, 30), driving.simulate(9, 10.0, 110, 30)
+  assert again.class_names == drive.class_names
+  np.testing.assert_array_equal(again.distance, drive.distance)
+  assert other.class_names != drive.class_names
+
+
+def test_all_classes_take_part(drive):
+  assert set(drive.class_names) == set(mot_files.CLASSES) == set(driving.SIZES)
+  assert drive.class_names[0] == "car" and len(drive.class_names) > 80
+  lengths = {name: drive.size_wlh[i, 1] for i, name in enumerate(drive.class_names)}
+  assert lengths["pedestrian"] < lengths["bicycle"] < lengths["car"] < lengths["bus"]
+
+
+def test_accelerations_and_speeds_are_those_of_traffic(drive, state):
+  acceleration = np.diff(drive.speeds, axis=0) / 0.1
+  assert acceleration.max() < 2.0 and acceleration.min() > -7.1
+  assert np.quantile(acceleration, 0.01) > -4.0
+  walkers = np.array(drive.class_names) == "pedestrian"
+  assert state.speed[:, walkers].max() < 2.5 and state.speed.max() < 20
+  assert (state.speed.mean(0) == 0).sum() >= 15  # parked
+  assert 1.0 < state.speed[:, 0].mean()  # the ego car gets somewhere
+
+
+def test_motion_is_continuous(state):
+  step = np.linalg.norm(np.diff(state.center, axis=0), axis=-1) * 12
+  np.testing.assert_allclose(step, (state.speed[:-1] + state.speed[1:]) / 2, atol=1.2)
+  turn = np.abs(np.angle(np.exp(1j * np.diff(state.yaw, axis=0)))) * 12
+  assert np.quantile(turn, 0.999) < 2.5  # rad/s
+
+
+def test_any_sampling_times_agree(drive, state):
+  few = drive.at(TIMES[[7, 60]])
+  np.testing.assert_allclose(few.center, state.center[[7, 60]])
+  np.testing.assert_allclose(few.ego_rotation, state.ego_rotation[[7, 60]])
+  with pytest.raises(ValueError, match="outside 0..10"):
+    drive.at([11.0])
+
+
+def test_vehicles_rarely_touch(drive, state):
+  vehicles = [i for i, n in enumerate(drive.class_names) if n in ("car", "truck", "bus")]
+  center, yaw = state.center[::6, vehicles, :2], state.yaw[::6, vehicles]
+  apart = np.linalg.norm(center[:, :, None] - center[:, None], axis=-1)
+  aligned = np.cos(yaw[:, :, None] - yaw[:, None]) > 0.9
+  length = drive.size_wlh[vehicles, 1]
+  behind = np.abs(
+    np.einsum(
+      "tijk,tik->tij",
+      center[:, None] - center[:, :, None],
+      np.stack([-np.sin(yaw), np.cos(yaw)], -1),
+    )
+  )
+  near = (length[:, None] + length) / 2
+  touching = (apart < near) & aligned & (behind < 1.2)  # one behind the other in a lane
+  touching &= ~np.eye(len(vehicles), dtype=bool)
+  assert touching.mean() < 1e-4
+
+
+def test_nobody_drives_through_houses(drive, state):
+  center = state.center[:, :, None, :2]
+  inside = ((center > drive.buildings[:, :2]) & (center < drive.buildings[:, 2:])).all(-1)
+  assert not inside.any()
+
+
+def test_vehicles_stop_at_red():
+  place = town.Town(block=100.0, seed=1)
+  junction = np.array([[3, 4]])
+  greens = np.array(
+    [
+      [place.green(junction, np.array([axis]), t)[0] for t in np.arange(0, 48, 0.5)]
+      for axis in (0, 1)
+    ]
+  )
+  assert not greens.all(0).any()  # never both axes
+  assert (greens.sum(1) == 2 * 9 / 0.5).all()  # 9 s green in every 24 s
+
+
+def test_paths_keep_to_the_right():
+  place = town.Town(block=100.0, seed=0)
+  path = town.drive(place, np.random.default_rng(0), (0, 0), (1, 0), town.LANES[0], 60)
+  np.testing.assert_allclose(path.points[:100, 1], -1.75)  # eastbound: south of the axis
+  np.testing.assert_allclose(np.linalg.norm(np.diff(path.points, axis=0), axis=1), 0.5, atol=0.02)
+  np.testing.assert_allclose(path.stops[0], 100 - 14 - 14 - 1.0)
+  np.testing.assert_array_equal(path.junctions[0], [1, 0])
+
+
+def test_trailers_stay_behind_their_trucks(drive, state):
+  names = np.array(drive.class_names)
+  for i in np.flatnonzero(names == "trailer"):
+    assert names[i - 1] == "truck"
+    gap = np.linalg.norm(state.center[:, i] - state.center[:, i - 1], axis=-1)
+    joined = (drive.size_wlh[i, 1] + drive.size_wlh[i - 1, 1]) / 2 + 0.8
+    assert gap.max() < joined + 0.6 and gap.min() > joined - 2.5  # closer in a bend
+
+
+def _one_agent(places, size=(2.0, 4.0, 1.6), buildings=()):
+  """An ego car at the origin facing +x, and parked agents at `places` [x, y]."""
+  places = np.array([[0.0, 0.0], *places])
+  names = ("car",) * len(places)
+  state = driving.State(
+    center=np.concatenate([places, np.full((len(places), 1), size[2] / 2)], 1)[None],
+    yaw=np.zeros((1, len(places))),
+    speed=np.zeros((1, len(places))),
+    ego_translation=np.zeros((1, 3)),
+    ego_rotation=np.array([[1.0, 0, 0, 0]]),
+  )
+  sizes = np.tile(size, (len(places), 1))
+  houses = np.array(buildings, np.float64).reshape(-1, 4)
+  nothing = np.zeros((2, len(places)))
+  return driving.Drive(1.0, names, sizes, houses, nothing[..., None], nothing, nothing), state
+
+
+def test_projection_into_the_front_camera_by_hand():
+  drive, state = _one_agent([(21.7, 0.0)])
+  view = cameras.observe(drive, state, cameras.RIG[0])
+  # The rear face is 18 m before the lens: 1 m to each side, 1.51 m down to 0.09 m up.
+  wanted = [800 - 1260 / 18, 470 - 1260 * 0.09 / 18, 2 * 1260 / 18, 1260 * 1.6 / 18]
+  np.testing.assert_allclose(view.box_xywh[0, 1], wanted, rtol=1e-6)
+  np.testing.assert_allclose(view.depth[0, 1], 20.0)
+  assert view.visibility[0, 1] == 1.0
+  assert np.isnan(view.box_xywh[0, 0]).all()  # the ego car itself
+
+
+def test_each_side_is_seen_by_its_camera():
+  places = [(20, 0), (12, 17), (12, -17), (-20, 0), (-6, 18), (-6, -18)]
+  drive, state = _one_agent(places)
+  for number, camera in enumerate(cameras.RIG):
+    seen = ~np.isnan(cameras.observe(drive, state, camera).box_xywh[0, 1:, 0])
+    assert seen[number], camera.name
+    assert seen.sum() <= 2
+
+
+def test_hidden_by_a_nearer_car_and_by_a_house():
+  drive, state = _one_agent([(10, 0), (30, 0), (30, 12)])
+  view = cameras.observe(drive, state, cameras.RIG[0])
+  np.testing.assert_array_equal(view.visibility[0, 1:] > 0.9, [True, False, True])
+  assert view.visibility[0, 2] < 0.3
+  drive, state = _one_agent([(30, 0), (60, 0)], buildings=[(40, -10, 50, 10)])
+  view = cameras.observe(drive, state, cameras.RIG[0])
+  np.testing.assert_array_equal(view.visibility[0, 1:], [1.0, 0.0])
+
+
+def test_pitch_moves_the_image_not_the_world(drive, state):
+  rotation = geometry.rotation_matrix(state.ego_rotation)
+  nose = rotation[:, 2, 0]  # height of the ego's x axis
+  assert 1e-4 < np.abs(nose).max() < 0.04
+  np.testing.assert_array_equal(state.ego_translation[:, 2], 0)
+
+
+def test_files_of_a_scene(drive, state, tmp_path):
+  folders = mot_writer.write(drive, "scene-1", tmp_path, 8)
+  assert [f.name for f in folders] == [f"scene-1_{camera.name}" for camera in cameras.RIG]
+  rows = found = 0
+  for folder in folders:
+    info = mot_files.read_sequence_info(folder)
+    assert (info.frame_rate, info.length, info.width, info.height) == (12, 120, 1600, 900)
+    truth = mot_files.read_table(folder / "gt" / "gt.txt", "truth", info.length)
+    detections = mot_files.read_table(folder / "det" / "det.txt", "detection", info.length)
+    rows, found = rows + len(truth), found + len(detections)
+    first = np.unique(truth.track_id, return_index=True)[1]
+    assert (np.diff(first) > 0).all() and truth.track_id.max() == len(first)  # by appearance
+    assert truth.visibility.min() >= 0.1 and truth.box_xywh[:, 2:].min() >= 5
+    right = truth.box_xywh[:, :2] + truth.box_xywh[:, 2:]
+    assert truth.box_xywh.min() >= 0 and (right <= (1600.01, 900.01)).all()
+  assert rows > 2000 and 0.6 * rows < found < 1.3 * rows
+
+
+def test_detector_noise():
+  n = 4000
+  truth = mot_files.Table.of(
+    frame=np.arange(n) + 1,
+    track_id=np.ones(n),
+    box_xywh=np.tile([500, 300, 100, 80.0], (n, 1)),
+    class_id=np.zeros(n),
+    visibility=np.repeat([1.0, 0.2], n // 2),
+  )
+  found = mot_writer.detect(truth, n, np.random.default_rng(0))
+  real = np.abs(found.box_xywh - truth.box_xywh[0]).max(1) < 40
+  assert 0.25 * n < (~real).sum() < 0.35 * n  # false alarms: 0.3 a frame
+  clear = real & (found.frame <= n // 2)
+  assert 0.95 < clear.sum() / (n / 2) <= 1 and (real & ~clear).sum() / (n / 2) < 0.85
+  assert found.score[clear].mean() > found.score[real & ~clear].mean() + 0.2
+  center = found.box_xywh[clear, 0] + found.box_xywh[clear, 2] / 2
+  assert abs(center.mean() - 550) < 0.2 and 1.8 < center.std() < 2.2
+  assert (found.track_id == -1).all() and (found.score < 1).all()
+
+
+def test_embedded_data_set_is_made_once(tmp_path, monkeypatch):
+  monkeypatch.setenv("VISTRAJ_JAX_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(embedded, "TRACKSSM", SMALL)
+  monkeypatch.setattr(embedded.os, "cpu_count", lambda: 1)
+  root = embedded.trackssm_root()
+  assert root.parent == tmp_path / "cache"
+  stamp = (root / "dataset_stats.json").stat().st_mtime_ns
+  assert embedded.trackssm_root() == root
+  assert (root / "dataset_stats.json").stat().st_mtime_ns == stamp
+  monkeypatch.setattr(embedded, "TRACKSSM", {**SMALL, "seed": 6})
+  assert embedded.trackssm_root() != root
+
+
+def test_embedded_records_are_those_of_the_folders(tmp_path):
+  out = tmp_path / "out"
+  statistics = embedded.prepare(out, settings=SMALL)
+  for split in ("train", "val"):
+    folders = mot_files.find_sequences(out / split)
+    assert [f.name for f in folders if f.name.startswith(".")] == []
+    truth = {f.name: mot_files.read_table(f / "gt" / "gt.txt", "truth", 36) for f in folders}
+    assert statistics["splits"][split]["boxes"] == sum(map(len, truth.values()))
+    tracks = list(trackssm.read_tracks(out, split))
+    assert len(tracks) == statistics["splits"][split]["tracks"] > 10
+    for track in tracks:
+      name = track["sequence"].decode()
+      assert name.endswith("_" + track["camera"].decode()) and track["camera"]
+      mine = truth[name].select(truth[name].track_id == track["track_id"])
+      np.testing.assert_array_equal(mine.frame, track["frames"])
+      np.testing.assert_allclose(mine.box_xywh, track["boxes"], atol=1e-3)
+      np.testing.assert_array_equal(track["is_keyframe"], (track["frames"] - 1) % 6 == 0)
