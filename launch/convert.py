@@ -2,14 +2,15 @@
 
 examples:
   python -m launch.convert trackssm --checkpoint mot17.pth --preset mot17 --out mot17.safetensors
-  python -m launch.convert trackssm --to torch --checkpoint tuned.safetensors --out tuned.pth
+  python -m launch.convert trackssm --to torch --checkpoint runs/trackssm --out tuned.pth
 
 --to weights (default) reads .pt, .pth, .ckpt (torch 1.6 or later) or .safetensors: checkpoints of
 the public TrackSSM model or of a fine-tuning of it. No code in the file is executed. Every tensor
 must be there with its name and shape. Then the preset is tested: the network predicts the next
 box of synthetic moving boxes, and weights whose centres never leave [0.5, 0.74] are refused, for
 a sigmoid too many does just that.
---to torch reads a weights file and writes the released layout: {"ddpm": state dict, "epoch": 0}.
+--to torch reads a weights file, or the folder of a run or phase of launch.train (its best weights),
+and writes the released layout: {"ddpm": state dict, "epoch": 0}.
 
 preset      box head  published loss
 mot17       linear    L1
@@ -31,7 +32,8 @@ def main(argv=None):
   args = _parser().parse_args(argv)
   if args.to == "torch":
     checks.require(
-      args.preset is None, "--preset: the weights file holds its box head; leave the option out."
+      args.preset is None,
+      "--preset: our weights say how their box head ends; leave the option out.",
     )
     return _to_torch(args)
   checks.require(
@@ -45,7 +47,7 @@ def main(argv=None):
 def _parser():
   parser = command_line.parser(__doc__)
   parser.add_argument("system", choices=("trackssm",), help="which network")
-  parser.add_argument("--checkpoint", required=True, help="file to read")
+  parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")
   parser.add_argument(
     "--to", choices=("weights", "torch"), default="weights", help="kind of file to write"
@@ -74,9 +76,9 @@ def _to_weights(args):
 
 def _to_torch(args):
   from vistraj_jax.convert import trackssm, write_torch
-  from vistraj_jax.core import weights
+  from vistraj_jax.core import trained
 
-  tree, _, config = weights.load_weights(args.checkpoint, args.system)
+  tree, config = trained.load(args.checkpoint)
   checkpoint = trackssm.to_torch(tree, config, args.checkpoint)
   print(f"{args.checkpoint}: {_summary(trackssm, tree, config)}")
   write_torch.write_checkpoint(args.out, checkpoint)

@@ -76,7 +76,7 @@ def test_synthetic_boxes_stay_in_the_image():
   ("arguments", "sentence"),
   [
     ([], "--preset: name the data set"),
-    (["--to", "torch", "--preset", "mot17"], "--preset: the weights file holds its box head"),
+    (["--to", "torch", "--preset", "mot17"], "--preset: our weights say how"),
     (["--to", "torch"], r"in\.pth: a weights file ends in '\.safetensors'"),
     (["--preset", "mot17", "--checkpoint", "none.pth"], r"none\.pth: there is no such checkpoint"),
   ],

@@ -16,6 +16,7 @@ def _rows():
   for step in (10, 20, 30, 40):
     row = {"step": step, "phase": "decoder" if step <= 20 else "full", "epoch": 0.1, "time": 1.0}
     row |= {"loss/train": 1 / step, "loss/giou/train": 2 / step, "lr/decoder": 1e-3}
+    row |= {"examples/s": 400.0, "steps/s": 4.0}
     if step > 20:
       row |= {"lr/encoder": 1e-4, "loss/val": 0.5, "iou/val": 0.8, "iou/identity": 0.7}
     rows.append(row)
@@ -44,6 +45,7 @@ def test_panels_series_and_phases(tmp_path):
     "loss terms",
     "mean IoU of the next box",
     "learning rate",
+    "speed (examples/s)",
   ]
   loss = _series(_panel(figure, "loss"))
   assert set(loss) == {"train", "val"}
@@ -64,6 +66,14 @@ def test_learning_rates_are_parted_between_phases(tmp_path):
   figure = curves.draw_training({"a": _rows()}, tmp_path / "a.png")
   line = _series(_panel(figure, "learning rate"))["decoder"]
   np.testing.assert_array_equal(np.isnan(line.get_ydata()), [False, False, True, False, False])
+
+
+def test_one_evaluation_gives_visible_baselines(tmp_path):
+  row = {"step": 0, "phase": "a", "iou/identity": 0.7, "iou/val": 0.1, "iou/train": 0.2}
+  figure = curves.draw_training({"a": [row]}, tmp_path / "a.png")
+  lines = _series(figure.axes[0])
+  assert list(lines) == ["train", "val", "identity"]
+  assert all(line.get_marker() == "." for line in lines.values())
 
 
 def test_several_runs_share_one_baseline(tmp_path):

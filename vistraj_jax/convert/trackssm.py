@@ -19,10 +19,10 @@ STATE_KEYS = ("ddpm", "model_state_dict", "state_dict")
 # What each set of published weights was trained with: the box head ends in a sigmoid or is linear,
 # and the weights of the two loss terms. The files themselves do not say it.
 PRESETS = {
-  "mot17": {"box_sigmoid": False, "l1": 1.0, "giou": 0.0},
-  "dancetrack": {"box_sigmoid": True, "l1": 1.0, "giou": 0.0},
-  "sportsmot": {"box_sigmoid": True, "l1": 1.0, "giou": 1.0},
-  "nuscenes": {"box_sigmoid": True, "l1": 1.0, "giou": 1.0},
+  "mot17": {"box_sigmoid": False, "smooth_l1": 1.0, "giou": 0.0},
+  "dancetrack": {"box_sigmoid": True, "smooth_l1": 1.0, "giou": 0.0},
+  "sportsmot": {"box_sigmoid": True, "smooth_l1": 1.0, "giou": 1.0},
+  "nuscenes": {"box_sigmoid": True, "smooth_l1": 1.0, "giou": 1.0},
 }
 
 _LAYER, _MIXER = "encoder.mamba_net.layers.#.", "encoder.mamba_net.layers.#.mixer."

@@ -15,10 +15,10 @@ PANELS = {
   "iou": "mean IoU of the next box",
   "lr": "learning rate",
   "grad_norm": "gradient norm before clipping",
-  "examples_per_second": "speed (examples/s)",
+  "examples/s": "speed (examples/s)",
 }
-_FROM_ZERO = ("lr", "grad_norm", "examples_per_second")
-_NOT_DRAWN = ("step", "phase", "epoch", "time", "steps_per_second")
+_FROM_ZERO = ("lr", "grad_norm", "examples/s")
+_NOT_DRAWN = ("step", "phase", "epoch", "time", "steps/s")
 
 
 def read_log(path):
@@ -108,13 +108,22 @@ def _panels(runs):
   found = {}
   for name in names:
     found.setdefault(_panel_of(name), []).append(name)
+  for members in found.values():
+    members.sort(key=lambda name: (_series(name) in style.BASELINES, "train" not in name))
   order = [panel for panel in PANELS if panel in found]
   return {panel: found[panel] for panel in order + sorted(set(found) - set(order))}
 
 
 def _panel_of(name):
+  if name in PANELS:
+    return name
   parts = name.split("/")
   return "loss terms" if parts[0] == "loss" and len(parts) > 2 else parts[0]
+
+
+def _series(name):
+  """Returns what a legend calls a scalar: its name without that of the panel."""
+  return "" if name in PANELS else name.partition("/")[2]
 
 
 def _draw_panel(ax, panel, names, runs):
@@ -123,7 +132,7 @@ def _draw_panel(ax, panel, names, runs):
   for index, (label, rows) in enumerate(runs.items()):
     for number, name in enumerate(names):
       points = _points(rows, name)
-      series = name.partition("/")[2]
+      series = _series(name)
       is_baseline = series in style.BASELINES
       # A baseline does not depend on the run: one line is enough.
       if not points or (several and series in shared):
@@ -145,7 +154,8 @@ def _draw_panel(ax, panel, names, runs):
   _mark_phases(ax, runs)
   ax.set_title(PANELS.get(panel, style.readable(panel)), fontsize=10, pad=18)
   ax.set_xlabel("step (over all phases)", fontsize=8)
-  ax.set_xlim(left=0)
+  last = max(rows[-1]["step"] for rows in runs.values()) or 1
+  ax.set_xlim(-0.02 * last, 1.02 * last)  # the same in all panels, first point in sight
   if panel in _FROM_ZERO:
     ax.set_ylim(bottom=0)
   if panel == "lr":
@@ -168,8 +178,7 @@ def _points(rows, name):
 
 def _is_second(series, names):
   """Whether a series needs another line style, as its run's colour is taken already."""
-  first = names[0].partition("/")[2]
-  return series != first and series not in (*style.BASELINES, "train", "val")
+  return series != _series(names[0]) and series not in (*style.BASELINES, "train", "val")
 
 
 def _label(run, series, with_run):

@@ -77,8 +77,8 @@ def draw_hota(scores, path, class_name=None):
     ax.set_xlabel("localisation threshold alpha (IoU)", fontsize=8)
     ax.set_ylabel(f"{name} (%)", fontsize=8)
     ax.set_xlim(0, 1)
-    ax.set_ylim(0, 100)
-    ax.legend(fontsize=7, frameon=True, framealpha=0.85, edgecolor="none", loc="lower left")
+    ax.margins(y=0.1)
+    ax.legend(fontsize=7, frameon=True, framealpha=0.85, edgecolor="none", loc="best")
   scope = "all classes, weighted by detections" if class_name is None else f"class {class_name}"
   made.suptitle(f"{scope}; protocol {scores.get('protocol', 'unknown')}", fontsize=11)
   style.save(made, path)
