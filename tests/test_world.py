@@ -213,7 +213,8 @@ def test_detector_noise():
   assert 0.95 < clear.sum() / (n / 2) <= 1 and (real & ~clear).sum() / (n / 2) < 0.85
   assert found.score[clear].mean() > found.score[real & ~clear].mean() + 0.2
   center = found.box_xywh[clear, 0] + found.box_xywh[clear, 2] / 2
-  assert abs(center.mean() - 550) < 0.2 and 1.8 < center.std() < 2.2
+  spread = np.quantile(np.abs(center - 550), 0.68)  # one standard deviation, 2 % of 100 px
+  assert abs(np.median(center) - 550) < 0.2 and 1.8 < spread < 2.2
   assert (found.track_id == -1).all() and (found.score < 1).all()
 
 
