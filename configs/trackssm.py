@@ -54,7 +54,7 @@ def get_config(variant="full"):
   c.optimizer.decay = ((".*(A_log|D|scale|bias)", False), (".*", True))
   c.ema_decay = 0.0  # 0 = off
   c.steps_per_call = 50  # steps in one compiled call
-  c.eval_every = dict(epochs=1)
+  c.eval_every = dict(epochs=1.0)
   c.eval_batch_size = 512
 
   c.phases = ml_collections.ConfigDict()  # run in this order
@@ -68,10 +68,10 @@ def get_config(variant="full"):
     c.phases.full = _phase(TWO_RATES, "best", 128, dict(steps=120, warmup_steps=10), 10)
     c.phases.full.lr = dict(encoder=5e-5, decoder=2.5e-4)
   elif variant == "pretrain":
-    c.phases.pretrain = _phase(ALL, "init", 512, dict(epochs=40, warmup_epochs=1), 0, 1e-3)
+    c.phases.pretrain = _phase(ALL, "init", 512, dict(epochs=40.0, warmup_epochs=1.0), 0, 1e-3)
     c.phases.pretrain.lr = dict(decoder=1e-3)
   elif variant in ("full", "smoke"):
-    first, second = dict(epochs=40, warmup_epochs=5), dict(epochs=80, warmup_epochs=5)
+    first, second = dict(epochs=40.0, warmup_epochs=5.0), dict(epochs=80.0, warmup_epochs=5.0)
     c.phases.decoder = _phase(ENCODER_FROZEN, "init", 64, first, 7, 1e-2)
     c.phases.decoder.lr = dict(decoder=1e-4)
     c.phases.full = _phase(TWO_RATES, "best", 32, second, 10, 2e-3)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vistraj_jax.core import checks, rules, weights
+from vistraj_jax.core import checks, rules, trained, weights
 
 _FOLDERS = ("latest", "best")
 
@@ -77,41 +77,18 @@ class Checkpoints:
     self._best.close()
 
 
-def load_best(folder):
-  """Returns the variables of `<folder>/best` as NumPy trees: {"params": ..., ...}.
-
-  Raises:
-    InputError: there is no finished checkpoint.
-  """
-  folder = pathlib.Path(folder).absolute() / "best"
-  steps = sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit())
-  checks.require(
-    steps, f"{folder}: no finished checkpoint; train this phase first, or name another folder."
-  )
-  path = folder / str(steps[-1]) / "default"
-  reader = ocp.PyTreeCheckpointer()
-  form = reader.metadata(path).item_metadata.tree
-  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), form)
-  return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-
-
 def load_params(path, like, skip=()):
   """Returns the parameters of a weights file or a phase folder, checked against `like`.
 
   Args:
-    path: a `.safetensors` file (see launch.convert) or a phase folder `<workdir>/<phase>`.
+    path: as `core.trained.load` takes it.
     like: parameter tree of the network.
     skip: patterns of parameter names that keep their value of `like` on purpose.
 
   Raises:
     InputError: listing missing, extra and misshapen parameters.
   """
-  path = pathlib.Path(path)
-  if path.is_file():
-    found = weights.load_weights(path)[0]
-  else:
-    best = load_best(path)
-    found = best.get("ema", best["params"])  # the average is what was evaluated
+  found, _ = trained.load(path)
   found, wanted = weights.flatten(found), weights.flatten(like)
   table = [*((pattern, True) for pattern in skip), (".*", False)]
   skipped = weights.flatten(rules.match(table, like, "config.init.skip"))

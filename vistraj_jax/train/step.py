@@ -51,7 +51,7 @@ def train_step(state, batch, *, task, tx, labels, ema_decay=0.0, axis=None):
   if ema_decay:
     ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
   scalars = {f"loss/{name}/train": value for name, value in shares.items()}
-  scalars |= {"loss/train": loss, "grad_norm": optax.global_norm(grads)}
+  scalars |= {"loss/train": loss, "grad_norm": optax.tree.norm(grads)}
   state = state.replace(
     step=state.step + 1,
     params=params,

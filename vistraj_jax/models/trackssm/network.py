@@ -58,6 +58,6 @@ class TrackSSM(nn.Module):
 
 def init(model, rng, history=5):
   """Returns first parameters; as in the published model all decoder heads start as copies."""
-  params = model.init(rng, jnp.zeros((1, history, 8)))["params"]
+  params = jax.jit(model.init)(rng, jnp.zeros((1, history, 8)))["params"]
   heads = {name: params["decoder"]["head0"] for name in params["decoder"]}
   return {**params, "decoder": jax.tree.map(jnp.copy, heads)}

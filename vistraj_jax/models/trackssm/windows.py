@@ -20,6 +20,34 @@ def condition(boxes):
   return jnp.concatenate([boxes[:, 1:], boxes[:, 1:] - boxes[:, :-1]], -1)
 
 
+def condition_of_history(boxes, counts, pad):
+  """Condition of tracks that may be too young for a full one.
+
+  Args:
+    boxes: [B, T + 1, 4], oldest first; the last counts[b] rows are valid.
+    counts: int [B], 1 to T + 1.
+    pad: "first": the oldest box is repeated in front (how training pads); "last": the newest row,
+      with its step, is repeated behind (the published tracker).
+
+  Returns:
+    condition [B, T, 8].
+  """
+  length = boxes.shape[1]
+  index = jnp.maximum(jnp.arange(length), length - counts[:, None])
+  rows = condition(jnp.take_along_axis(boxes, index[..., None], axis=1))
+  if pad == "first":
+    return rows
+  valid = jnp.minimum(counts, length - 1)
+  oldest_first = (jnp.arange(length - 1) - valid[:, None]) % (length - 1)
+  return repeat_newest(jnp.take_along_axis(rows, oldest_first[..., None], axis=1), valid)
+
+
+def repeat_newest(rows, counts):
+  """rows [B, T, 8], of which the first counts[b] are valid -> the last valid one repeated behind."""
+  index = jnp.minimum(jnp.arange(rows.shape[1]), counts[:, None] - 1)
+  return jnp.take_along_axis(rows, index[..., None], axis=1)
+
+
 def augment(rng, boxes, position, kind, flip_prob, pad_prob):
   """Random changes to training windows; steps are taken afterwards, so they always fit.
 

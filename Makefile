@@ -1,0 +1,41 @@
+# Two commands: `make run` and `make test`. Both build the environment if it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/trackssm
+BIN := $(VENV)/bin
+LOCK := requirements/lock-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
+MOTIONS := identity constant_velocity kalman
+
+.PHONY: run test test-slow venv lock
+
+run: venv
+	$(BIN)/python -m launch.prepare embedded --out $(RUN)/data
+	$(BIN)/python -m launch.train --config=configs/trackssm.py:quick --config.data.root=$(RUN)/data --workdir=$(RUN)/train
+	for motion in $(MOTIONS); do \
+	  $(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion $$motion --out $(RUN)/tracks/$$motion || exit 1; \
+	done
+	$(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion trackssm --weights $(RUN)/train --out $(RUN)/tracks/trackssm
+	$(BIN)/python -m launch.evaluate --truth $(RUN)/data/test --protocol per_class --out $(RUN)/scores \
+	  --predictions $(foreach motion,$(MOTIONS) trackssm,$(RUN)/tracks/$(motion):$(motion))
+	$(BIN)/python -m launch.plot curves --log $(RUN)/train/log.jsonl --out $(RUN)/plots/curves.png
+
+test: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+test-slow: venv
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+venv: $(BIN)/.complete
+
+$(BIN)/.complete: $(LOCK) setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -r $(LOCK)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	touch $@
+
+# Developers only; needs uv.
+lock:
+	uv pip compile --no-emit-package vistraj-jax --python-version 3.11 --override requirements/overrides.txt requirements/all.in -o requirements/lock-py311.txt
+	uv pip compile --no-emit-package vistraj-jax --python-version 3.12 --override requirements/overrides.txt -c requirements/gpu-constraint.txt requirements/all.in -o requirements/lock-py312.txt
