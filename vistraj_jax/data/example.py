@@ -5,6 +5,7 @@ in which at most the first size may be None (any). Scalars have shape `()`; text
 """
 
 import functools
+import math
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def decode(data, spec, where="example"):
     if dtype == "bytes" and shape != ():
       values[name] = list(content)
       continue
-    size = int(np.prod([s for s in shape if s is not None]))
+    size = math.prod(s for s in shape if s is not None)
     if len(content) % size if None in shape else len(content) != size:
       raise checks.InputError(f"{where}: field {name!r} has {len(content)} values for {shape}.")
     if dtype == "bytes":
