@@ -5,6 +5,7 @@ boxes are in px of the camera's image; drawing happens at the size of the tile.
 """
 
 import colorsys
+import concurrent.futures
 import dataclasses
 import math
 import pathlib
@@ -83,6 +84,8 @@ class Scene:
       (index // columns * tile_height, index % columns * tile_width)
       for index in range(len(cameras))
     ]
+    # Decoding the images takes most of the time, and does so outside of Python's lock.
+    self._threads = concurrent.futures.ThreadPoolExecutor(len(cameras))
     self.legend = _legend(
       self.size[1],
       trail_seconds,
@@ -101,8 +104,9 @@ class Scene:
   def tiles(self, number):
     """Returns `frame(number)` without the legend below."""
     picture = np.zeros((self.size[0] - _BAR, self.size[1], 3), np.uint8)
-    for tile, (top, left) in zip(self._tiles, self._places, strict=True):
-      picture[top : top + tile.height, left : left + tile.width] = tile.draw(number)
+    drawn = self._threads.map(lambda tile: tile.draw(number), self._tiles)
+    for one, (top, left) in zip(drawn, self._places, strict=True):
+      picture[top : top + one.shape[0], left : left + one.shape[1]] = one
     return picture
 
 
