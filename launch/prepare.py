@@ -7,9 +7,11 @@
 A command that was interrupted goes on where it stopped when it is given again.
 """
 
+import argparse
 import functools
 
 from launch import command_line
+from vistraj_jax.core import checks
 
 
 def _parser():
@@ -21,7 +23,12 @@ def _parser():
     help="MOTChallenge folders",
     description="Converts MOTChallenge folders ({source}/[{split}/]{sequence}/gt/gt.txt).",
   )
-  mot.add_argument("--source", required=True, help="folder of sequences or of split folders")
+  mot.add_argument(
+    "--source",
+    required=True,
+    default=argparse.SUPPRESS,
+    help="folder of sequences or of split folders",
+  )
   mot.add_argument(
     "--split_by",
     default="halves",
@@ -29,13 +36,13 @@ def _parser():
     help="halves: first half of each sequence trains, second half validates; sequences: by --val "
     "and --test; folders: {source}/train, val, test",
   )
-  mot.add_argument("--val", nargs="+", default=(), help="sequences for validation")
-  mot.add_argument("--test", nargs="+", default=(), help="sequences for the test split")
+  mot.add_argument("--val", nargs="+", default=[], help="sequences for validation")
+  mot.add_argument("--test", nargs="+", default=[], help="sequences for the test split")
   mot.add_argument(
     "--classes",
     nargs="+",
     type=int,
-    default=(1,),
+    default=[1],
     help="class ids of gt.txt that become training tracks (1: MOT17's pedestrians, -1: files "
     "without classes); rows of other classes stay in the truth for scoring",
   )
@@ -44,11 +51,13 @@ def _parser():
     help="KITTI tracking labels",
     description="Converts KITTI tracking labels ({source}/label_02/*.txt), 10 Hz.",
   )
-  kitti.add_argument("--source", required=True, help="folder that holds label_02")
+  kitti.add_argument(
+    "--source", required=True, default=argparse.SUPPRESS, help="folder that holds label_02"
+  )
   kitti.add_argument(
     "--detections",
     nargs="+",
-    default=(),
+    default=[],
     help="folders of detector files {sequence}.txt; joined to det/det.txt",
   )
   embedded = add(
@@ -57,7 +66,7 @@ def _parser():
     description="Writes the embedded data set: a seeded driving world seen by 6 cameras at 12 fps.",
   )
   for command in (mot, kitti, embedded):
-    command.add_argument("--out", required=True, help="output folder")
+    command.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
     command.add_argument("--processes", type=int, default=1, help="worker processes")
   return parser
 
@@ -65,6 +74,7 @@ def _parser():
 def main(argv=None):
   """Runs one preparation and prints what it made."""
   args = _parser().parse_args(argv)
+  checks.require(args.processes >= 1, f"--processes: {args.processes}; give 1 or more.")
   from vistraj_jax.prepare import tracks
   from vistraj_jax.tracking import mot_files
 

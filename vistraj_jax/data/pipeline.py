@@ -15,7 +15,10 @@ import numpy as np
 from vistraj_jax.core import checks
 
 # Name in config.data.pipeline -> module, imported on use.
-PIPELINES = {"trackssm": "vistraj_jax.data.trackssm"}
+PIPELINES = {
+  "trackssm": "vistraj_jax.data.trackssm",
+  "trackssm_scenes": "vistraj_jax.data.trackssm_scenes",
+}
 
 
 def load(cfg, split, *, history):

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, geometry
 from vistraj_jax.data import example, records
 
 NAME = "trackssm"
@@ -125,6 +125,12 @@ def read_tracks(root, split):
     yield track
 
 
+def normalized(track):
+  """Returns the boxes of a record as float32 [L, 4], cx, cy, w, h divided by the image size."""
+  size = np.array([track["width"], track["height"]] * 2, np.float32)
+  return geometry.xywh_to_cxcywh(track["boxes"]) / size
+
+
 def load(cfg, split, *, history):
   """Reads a split into memory.
 
@@ -145,15 +151,12 @@ def load(cfg, split, *, history):
   class_ids, sequences, frame_rates = [], [], []
   rows = 0
   for number, track in enumerate(read_tracks(cfg["root"], split)):
-    xywh = track["boxes"]
-    size = np.array([track["width"], track["height"]], np.float32)
-    cxcywh = np.concatenate([xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]], 1)
-    boxes.append(cxcywh / np.concatenate([size, size]))
+    boxes.append(normalized(track))
     frames.append(track["frames"].astype(np.int32))
-    mine = windows(xywh, track["frames"], history, frame_stride)[::sample_stride]
+    mine = windows(boxes[-1], track["frames"], history, frame_stride)[::sample_stride]
     starts.append(mine + rows)
     owners.append(np.full(len(mine), number))
-    rows += len(xywh)
+    rows += len(boxes[-1])
     class_ids.append(track["class_id"])
     sequences.append(track["sequence"].decode())
     frame_rates.append(track["frame_rate"] / frame_stride)
@@ -164,7 +167,7 @@ def load(cfg, split, *, history):
   )
   names = tuple(sorted(set(sequences)))
   return Windows(
-    boxes=np.concatenate(boxes).astype(np.float32),
+    boxes=np.concatenate(boxes),
     frames=np.concatenate(frames),
     starts=np.concatenate(starts),
     track=np.concatenate(owners),
