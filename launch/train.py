@@ -11,6 +11,7 @@ Ctrl-C or SIGTERM saves and stops; the same command goes on. Settings: the confi
 import functools
 import json
 import pathlib
+import runpy
 import sys
 
 from absl import app, flags
@@ -36,11 +37,12 @@ def train(config, workdir):
   import jax
 
   from vistraj_jax.data import pipeline
+  from vistraj_jax.prepare import embedded
   from vistraj_jax.tasks import base
   from vistraj_jax.train import loop
 
   if config.data.root == "embedded":
-    config.data.root = str(_embedded(config.task))
+    config.data.root = str(embedded.root(config.task))
   _save_config(config, workdir)
   load = functools.partial(pipeline.load, config.data, history=config.model.history)
   examples = {split: load(split=split) for split in ("train", "val")}
@@ -59,13 +61,6 @@ def train(config, workdir):
 
   data = loop.Data(num_examples=len(examples["train"]), loader=loader)
   return loop.run(config, workdir, task=base.make(config), data=data)
-
-
-def _embedded(task):
-  """Returns the folder of the embedded data set of a system, made on first use."""
-  from vistraj_jax.prepare import embedded
-
-  return embedded.root(task)
 
 
 def _save_config(config, workdir):
@@ -144,9 +139,7 @@ def _parse(argv):
   try:
     return flags.FLAGS(argv)
   except AttributeError as error:
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS([a for a in argv if a not in settings])
-    known = [f"config.{name}" for name in _flat(_CONFIG.value.to_dict())]
+    known = [f"config.{name}" for name in _flat(_read_config(argv).to_dict())]
     for name in (a.lstrip("-").split("=")[0] for a in settings):
       if name not in known:
         raise checks.InputError(
@@ -156,6 +149,13 @@ def _parse(argv):
   except flags.Error as error:
     last = str(error).strip().splitlines()[-1].strip()
     raise checks.InputError(f"launch.train: {last}") from error
+
+
+def _read_config(argv):
+  """Returns the config that --config names, without the settings that follow it."""
+  path = next(a.split("=", 1)[1] for a in argv if a.lstrip("-").startswith("config="))
+  file, _, variant = path.partition(":")
+  return runpy.run_path(file)["get_config"](*([variant] if variant else []))
 
 
 if __name__ == "__main__":

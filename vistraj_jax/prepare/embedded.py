@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 
+from vistraj_jax.core import checks
 from vistraj_jax.data import trackssm
 from vistraj_jax.prepare import mot, runner, tracks
 from vistraj_jax.prepare.world import driving, mot_writer
@@ -26,6 +27,15 @@ TRACKSSM = {
 def cache_folder():
   """Returns the folder of embedded data sets: $VISTRAJ_JAX_CACHE or ~/.cache/vistraj_jax."""
   return pathlib.Path(os.environ.get("VISTRAJ_JAX_CACHE", "~/.cache/vistraj_jax")).expanduser()
+
+
+def root(task):
+  """Returns the folder of the embedded data set of a task, made on first use.
+
+  Raises:
+    InputError: the task has none.
+  """
+  return {"trackssm": trackssm_root}[checks.choice("config.task", task, ("trackssm",))]()
 
 
 def trackssm_root():

@@ -77,39 +77,42 @@ class _PhaseRun:
     self.config, self.workdir, self.phase = config, workdir, phase
     self.previous, self.task, self.data = previous, task, data
     self.plan, self.signals = plan, signals
-    self.is_writer = jax.process_index() == 0
 
   def __call__(self, before):
     """Runs or resumes the phase; `before` is the number of steps of earlier phases."""
     phase, plan = self.phase, self.plan
     _check_batch(f"config.phases.{phase.name}.batch_size", phase.batch_size, plan)
     _check_batch("config.eval_batch_size", self.config.eval_batch_size, plan)
-    checkpoints = checkpoint.Checkpoints(self.workdir / phase.name)
     stop = stopping.Stopping(phase.patience)
-    data = iter(self.data.loader("train", phase.batch_size, True))
-    resumed = checkpoints.latest_step is not None
-    fresh, tx = self._start(resumed)
-    self.numbers = {"offset": before, "finished": False, "best_metrics": {}}
-    if resumed:
-      fresh, data_state, numbers = checkpoints.restore_latest(fresh)
-      data.set_state(data_state)
-      stop.restore(numbers)
-      self.numbers = {name: numbers[name] for name in self.numbers}
-    train_state = plan.put_state(fresh)
-    done = int(np.max(fresh.step))
-    self.log = log_lib.Log(self.workdir, self.is_writer, self.numbers["offset"] + done)
+    self.numbers = {"offset": before, "step": 0, "finished": False, "best_metrics": {}}
+    checkpoints = checkpoint.Checkpoints(self.workdir / phase.name)
     try:
+      resumed = checkpoints.latest_step is not None
+      fresh, tx = self._start(resumed)
+      data = iter(self.data.loader("train", phase.batch_size, True))
+      if resumed:
+        fresh, data_state, numbers = checkpoints.restore_latest(fresh)
+        data.set_state(data_state)
+        stop.restore(numbers)
+        self.numbers = {name: numbers[name] for name in self.numbers}
       if not self.numbers["finished"]:
-        for line in [] if resumed else optim.describe(phase, fresh.params):
-          self.log.say(line)
-        self._compile(tx, fresh.params)
-        self._train(train_state, done, data, stop, checkpoints, resumed)
+        self._log_and_train(fresh, tx, data, stop, checkpoints, resumed)
     finally:
       checkpoints.close()
+    kept = {name: self.numbers[name] for name in ("step", "offset")}
+    return {**kept, "best_step": stop.best_step, **self.numbers["best_metrics"]}
+
+  def _log_and_train(self, fresh, tx, data, stop, checkpoints, resumed):
+    numbers, phase = self.numbers, self.phase
+    writer = jax.process_index() == 0
+    self.log = log_lib.Log(self.workdir, writer, numbers["offset"] + numbers["step"])
+    try:
+      for line in [] if resumed else optim.describe(phase, fresh.params):
+        self.log.say(line)
+      self._compile(tx, fresh.params)
+      self._train(self.plan.put_state(fresh), data, stop, checkpoints, resumed)
+    finally:
       self.log.close()
-    best = self.numbers["best_metrics"]
-    step_ = self.numbers.get("step", done)
-    return {"step": step_, "offset": self.numbers["offset"], "best_step": stop.best_step, **best}
 
   def _start(self, resumed):
     """Returns the state before the first step (its values matter only if not resumed), and tx."""
@@ -143,8 +146,9 @@ class _PhaseRun:
     self.train_call = plan.compile(steps, donate=True)
     self.eval_call = plan.compile(functools.partial(step.eval_step, task=self.task, axis=plan.axis))
 
-  def _train(self, train_state, done, data, stop, checkpoints, resumed):
+  def _train(self, train_state, data, stop, checkpoints, resumed):
     phase, plan, numbers = self.phase, self.plan, self.numbers
+    done = numbers["step"]
     factor = jax.jit(optim.schedule(phase))
 
     def save(data_state):
@@ -171,7 +175,7 @@ class _PhaseRun:
         scalars = plan.fetch(scalars)
         seconds = time.perf_counter() - began
         _check_finite(scalars, done, phase.name)
-        done += phase.call_steps
+        done = numbers["step"] = done + phase.call_steps
         values = {name: float(np.mean(value)) for name, value in scalars.items()}
         scale = float(factor(done - 1))
         values |= {f"lr/{name}": peak * scale for name, peak in phase.learning_rates.items()}
@@ -189,7 +193,6 @@ class _PhaseRun:
             f"stopped at step {done} of phase {phase.name!r}; the state is saved in "
             f"{self.workdir}: the same command goes on from there."
           )
-    numbers["step"] = done
     if stop.stop:
       self.log.say(
         f"phase {phase.name}: stopped early at step {done}, {stop.bad} evaluations without "

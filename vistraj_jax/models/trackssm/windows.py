@@ -43,7 +43,7 @@ def condition_of_history(boxes, counts, pad):
 
 
 def repeat_newest(rows, counts):
-  """rows [B, T, 8], of which the first counts[b] are valid -> the last valid one repeated behind."""
+  """rows [B, T, 8], the first counts[b] of them valid -> the last valid one repeated behind."""
   index = jnp.minimum(jnp.arange(rows.shape[1]), counts[:, None] - 1)
   return jnp.take_along_axis(rows, index[..., None], axis=1)
 
