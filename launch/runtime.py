@@ -13,7 +13,7 @@ def configure():
   import jax
   from absl import logging
 
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
+  logging.set_verbosity(logging.ERROR)  # Orbax tells every step of every save
   cache = os.environ.get("VISTRAJ_JAX_CACHE", pathlib.Path.home() / ".cache" / "vistraj_jax")
   jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -6,7 +6,8 @@ example:
     --weights runs/trackssm --out runs/trackssm_det
 
 Writes {out}/data/{sequence}.txt (frame,id,x,y,w,h,score,class,1,-1; px, two decimals),
-{out}/experiment_config.json and {out}/timing.json. Score them with `python -m launch.evaluate`.
+{out}/experiment_config.json and {out}/timing.json; with --save_predictions also
+{out}/predicted/{sequence}.txt in the same layout. Score them with `python -m launch.evaluate`.
 
 detections: `truth` reads gt/gt.txt (rows whose flag is not 0, score 1, ids hidden); `det` reads
   det/det.txt; a folder holds {sequence}.txt with rows frame,x,y,w,h,score,class, or a folder
@@ -21,6 +22,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import shutil
 import sys
 import time
 
@@ -68,6 +70,7 @@ def main(arguments=None):
 
   frames = sum(one.info.length for one in inputs)
   times, tables, start = timing.FrameTimes(), [], time.perf_counter()
+  expected = [[] for _ in inputs]
   with tqdm.tqdm(total=frames, desc="tracking", unit="frame") as bar:
 
     def on_frame(count, detect, track):
@@ -76,7 +79,13 @@ def main(arguments=None):
 
     for first in range(0, len(inputs), args.parallel_sequences):
       group = inputs[first : first + args.parallel_sequences]
-      tables += sequences.track_sequences(group, settings, motion, on_frame)
+      on_predicted = None
+      if args.save_predictions:
+
+        def on_predicted(index, frame, track_id, box_xywh, first=first):
+          expected[first + index].append((frame, track_id, box_xywh))
+
+      tables += sequences.track_sequences(group, settings, motion, on_frame, on_predicted)
   seconds = time.perf_counter() - start
 
   out = pathlib.Path(args.out)
@@ -85,6 +94,12 @@ def main(arguments=None):
       if args.interpolate_gaps:
         table = interpolate.fill_gaps(table)
       mot_files.write_table(folder / f"{one.name}.txt", table)
+  if (out / "predicted").is_dir():
+    shutil.rmtree(out / "predicted")  # of an earlier run; its boxes do not belong to these tracks
+  if args.save_predictions:
+    with files.atomic_folder(out / "predicted") as folder:
+      for one, frames_of_one in zip(inputs, expected, strict=True):
+        mot_files.write_table(folder / f"{one.name}.txt", _predicted_table(frames_of_one))
   config = {
     "arguments": vars(args),
     "tracker": dataclasses.asdict(settings),
@@ -130,6 +145,11 @@ def _parser():
     nargs=2,
     metavar=("LOW", "HIGH"),
     help="map these scores to 0..1 and cut there; for files that count otherwise, as MOT15's do",
+  )
+  add(
+    "--save_predictions",
+    action="store_true",
+    help="also write where the motion model expected each live or lost track, to draw it",
   )
   add("--embeddings", help="folder of appearance vectors, see above")
   add("--camera_motion", help="folder of camera motions, see above")
@@ -177,6 +197,21 @@ def _motion(args):
   # Weights need not say at what rate they were trained; then there is nothing to warn of.
   frame_rate = getattr(function, "frame_rate", None)
   return motion_models.learned(function, function.history, "trackssm", frame_rate)
+
+
+def _predicted_table(frames):
+  """Returns the expected boxes [(frame, ids, boxes)] of a sequence that have a size, as a table."""
+  import numpy as np
+
+  from vistraj_jax.tracking import mot_files
+
+  count = [len(track_id) for _, track_id, _ in frames]
+  table = mot_files.Table.of(
+    np.repeat([frame for frame, _, _ in frames], count),
+    np.concatenate([track_id for _, track_id, _ in frames]),
+    np.concatenate([box_xywh for _, _, box_xywh in frames]),
+  )
+  return table.select((table.box_xywh[:, 2:] >= 0).all(1))
 
 
 def _warn_of_frame_rates(motion, inputs):

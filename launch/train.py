@@ -4,7 +4,8 @@
   python -m launch.train --config=configs/trackssm.py --config.data.root=DATA \\
     --config.init.checkpoint=weights.safetensors --config.phases.full.lr.encoder=2e-5
 
-Writes below --workdir: config.json (resolved), log.jsonl, tensorboard/, and <phase>/{latest,best}.
+Writes below --workdir: config.json (resolved), data_set.json, log.jsonl, tensorboard/, and
+<phase>/{latest,best}.
 Ctrl-C or SIGTERM saves and stops; the same command goes on. Settings: the config file itself.
 """
 
@@ -46,6 +47,9 @@ def train(config, workdir):
   _save_config(config, workdir)
   load = functools.partial(pipeline.load, config.data, history=config.model.history)
   examples = {split: load(split=split) for split in ("train", "val")}
+  about = {split: {"examples": len(x), **x.about()} for split, x in examples.items()}
+  if jax.process_index() == 0:
+    files.write_text(pathlib.Path(workdir) / "data_set.json", json.dumps(about, indent=2) + "\n")
 
   def loader(split, batch_size, train):
     return pipeline.batches(
@@ -79,7 +83,10 @@ def _save_config(config, workdir):
       f"{path}: this folder holds a run with other settings ({'; '.join(changed[:3])}); choose "
       "another --workdir, or delete this one.",
     )
-  files.write_text(path, json.dumps(new, indent=2) + "\n")
+  import jax
+
+  if jax.process_index() == 0:
+    files.write_text(path, json.dumps(new, indent=2) + "\n")
 
 
 def _flat(tree, prefix=""):

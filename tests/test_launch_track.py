@@ -165,3 +165,19 @@ def test_help_lists_presets_side_by_side(capsys):
   assert stop.value.code == 0
   text = " ".join(capsys.readouterr().out.split())
   assert "[byte 0.7, bot 0.5]" in text and "example:" in text and "px" in text
+
+
+def test_saved_predictions_are_the_expected_boxes(data, tmp_path):
+  _run(data, tmp_path, "--save_predictions", motion="identity")
+  for folder in mot_files.find_sequences(data):
+    name = f"{folder.name}.txt"
+    tracks = mot_files.read_table(tmp_path / "run" / "data" / name, "prediction", 40)
+    expected = mot_files.read_table(tmp_path / "run" / "predicted" / name, "prediction", 40)
+    # Identity expects every object where it was in the frame before; nothing in the first frame.
+    before = tracks.select(tracks.frame < 40)
+    order = np.lexsort((before.track_id, before.frame))
+    np.testing.assert_array_equal(expected.frame, before.frame[order] + 1)
+    np.testing.assert_array_equal(expected.track_id, before.track_id[order])
+    np.testing.assert_array_equal(expected.box_xywh, before.box_xywh[order])
+  _run(data, tmp_path)
+  assert not (tmp_path / "run" / "predicted").exists()  # would not belong to the new tracks

@@ -40,6 +40,15 @@ def load(path):
   return load_best(phase), config["model"]
 
 
+def data_set(path):
+  """Returns what launch.train recorded of a run's data, or {} where nothing is known."""
+  path = pathlib.Path(path)
+  for folder in (path, path.parent):
+    if (folder / "data_set.json").is_file():
+      return json.loads((folder / "data_set.json").read_text())
+  return {}
+
+
 def load_best(phase):
   """Returns the best parameters of a phase folder (the moving average where there is one).
 

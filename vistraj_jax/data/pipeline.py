@@ -15,10 +15,7 @@ import numpy as np
 from vistraj_jax.core import checks
 
 # Name in config.data.pipeline -> module, imported on use.
-PIPELINES = {
-  "trackssm": "vistraj_jax.data.trackssm",
-  "trackssm_scenes": "vistraj_jax.data.trackssm_scenes",
-}
+PIPELINES = {"trackssm": "vistraj_jax.data.trackssm"}
 
 
 def load(cfg, split, *, history):

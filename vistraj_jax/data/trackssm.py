@@ -94,6 +94,14 @@ class Windows:
   def __len__(self):
     return len(self.starts)
 
+  def about(self):
+    """Returns what a run records of its data: median frame rate (Hz), tracks and sequences."""
+    return {
+      "frame_rate": float(np.median(self.frame_rate)),
+      "tracks": len(self.class_id),
+      "sequences": len(self.sequences),
+    }
+
   def gather(self, indices):
     """Returns the windows of `indices` int [B] as `ELEMENT` arrays with leading size B."""
     starts, track = self.starts[indices], self.track[indices]

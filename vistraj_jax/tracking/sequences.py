@@ -9,7 +9,7 @@ from vistraj_jax.tracking import mot_files
 from vistraj_jax.tracking.tracker import Tracker, step_together
 
 
-def track_sequences(inputs, settings, motion, on_frame=None):
+def track_sequences(inputs, settings, motion, on_frame=None, on_predicted=None):
   """Tracks sequences in lockstep; each gets the same tracks as if it ran alone.
 
   Meant for the cameras of one scene: a learned motion model is called once per frame with the
@@ -21,6 +21,8 @@ def track_sequences(inputs, settings, motion, on_frame=None):
     motion: a motion model, see `motion_models`.
     on_frame: called after every frame with (number of sequences that had it, seconds spent on
       fetching detections, seconds spent on tracking).
+    on_predicted: called for every sequence and frame with (index of the sequence, frame from 1,
+      ids [N], boxes [N, 4] xywh in px): where the motion model expected live and lost tracks.
 
   Returns:
     list of `mot_files.Table`, one per sequence, of confirmed tracks; visibility is 1.
@@ -52,6 +54,8 @@ def track_sequences(inputs, settings, motion, on_frame=None):
     tracks = step_together([trackers[i] for i in active], found, matrices)
     for i, one in zip(active, tracks, strict=True):
       results[i].append(one)
+      if on_predicted is not None:
+        on_predicted(i, index + 1, *trackers[i].predicted)
     if on_frame is not None:
       on_frame(len(active), fetched - start, time.perf_counter() - fetched)
   return [_to_table(frames) for frames in results]

@@ -77,6 +77,8 @@ class Tracker:
     self.motion = motion
     self.name = name
     self.frame = 0
+    # Ids [N] and boxes [N, 4] (xywh, px) that were expected in this frame, before it was seen.
+    self.predicted = np.zeros(0, np.int64), np.zeros((0, 4))
     self.image_size = np.asarray(image_size, np.float64)
     self.max_lost_frames = settings.max_lost_frames
     if self.max_lost_frames is None:
@@ -134,6 +136,7 @@ class Tracker:
     if camera_motion is not None:
       predicted_cxcywh = self._move_camera(predicted_cxcywh, np.asarray(camera_motion))
     self._box[pool] = _to_xywh(predicted_cxcywh)
+    self.predicted = self._id[pool], self._box[pool]
     s = self.settings
     high = np.flatnonzero(detections.score > s.high_score)
     low = np.flatnonzero((detections.score > s.low_score) & (detections.score < s.high_score))

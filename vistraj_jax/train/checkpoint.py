@@ -21,7 +21,10 @@ class Checkpoints:
 
   def __init__(self, folder):
     folder = pathlib.Path(folder).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
+    # Saved in the foreground: the barriers of two background savers block several processes.
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=1, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=False
+    )
     self._latest, self._best = (
       ocp.CheckpointManager(folder / name, options=options) for name in _FOLDERS
     )

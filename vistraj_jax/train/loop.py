@@ -89,28 +89,32 @@ class _PhaseRun:
     try:
       resumed = checkpoints.latest_step is not None
       fresh, tx = self._start(resumed)
+      train_state = self.plan.put_state(fresh)
       data = iter(self.data.loader("train", phase.batch_size, True))
       if resumed:
-        fresh, data_state, numbers = checkpoints.restore_latest(fresh)
+        like = plan.to_saved(train_state)
+        saved, data_state, numbers = checkpoints.restore_latest(like)
+        train_state = plan.from_saved(saved)
         data.set_state(data_state)
         stop.restore(numbers)
         self.numbers = {name: numbers[name] for name in self.numbers}
       if not self.numbers["finished"]:
-        self._log_and_train(fresh, tx, data, stop, checkpoints, resumed)
+        self._compile(tx, fresh.params)
+        about = [] if resumed else optim.describe(phase, fresh.params)
+        self._log_and_train(about, train_state, data, stop, checkpoints)
     finally:
       checkpoints.close()
     kept = {name: self.numbers[name] for name in ("step", "offset")}
     return {**kept, "best_step": stop.best_step, **self.numbers["best_metrics"]}
 
-  def _log_and_train(self, fresh, tx, data, stop, checkpoints, resumed):
-    numbers, phase = self.numbers, self.phase
+  def _log_and_train(self, about, train_state, data, stop, checkpoints):
+    numbers = self.numbers
     writer = jax.process_index() == 0
     self.log = log_lib.Log(self.workdir, writer, numbers["offset"] + numbers["step"])
     try:
-      for line in [] if resumed else optim.describe(phase, fresh.params):
+      for line in about:
         self.log.say(line)
-      self._compile(tx, fresh.params)
-      self._train(self.plan.put_state(fresh), data, stop, checkpoints, resumed)
+      self._train(train_state, data, stop, checkpoints)
     finally:
       self.log.close()
 
@@ -146,24 +150,24 @@ class _PhaseRun:
     self.train_call = plan.compile(steps, donate=True)
     self.eval_call = plan.compile(functools.partial(step.eval_step, task=self.task, axis=plan.axis))
 
-  def _train(self, train_state, data, stop, checkpoints, resumed):
+  def _train(self, train_state, data, stop, checkpoints):
     phase, plan, numbers = self.phase, self.plan, self.numbers
     done = numbers["step"]
     factor = jax.jit(optim.schedule(phase))
 
     def save(data_state):
-      host = plan.fetch_state(train_state)
+      host = plan.to_saved(train_state)
       checkpoints.save_latest(host, data_state, {**numbers, **stop.numbers()})
 
     def judge(data_state):
       metrics = self._evaluate(train_state, done)
       if stop.update(metrics["loss/val"], done):
         numbers["best_metrics"] = metrics
-        checkpoints.save_best(plan.fetch_state(train_state))
+        checkpoints.save_best(plan.to_saved(train_state))
       numbers["finished"] = stop.stop or done >= phase.num_steps
       save(data_state)
 
-    if not resumed:
+    if checkpoints.latest_step is None:
       judge(data.get_state())  # a phase that only gets worse keeps its start
     ahead = None
     with self.log.bar(phase.name, phase.num_steps, done) as bar:

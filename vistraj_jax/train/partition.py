@@ -1,7 +1,8 @@
 """Where arrays live: jit with NamedSharding over a (data, model) mesh, or pmap over devices.
 
-Both plans offer the same four moves: put a state on devices, fetch it back, put batches there,
-and compile a step. The step functions themselves are the same (see step.py).
+Both plans offer the same moves: put a state on devices, turn it into what a checkpoint holds and
+back, put batches there, compile a step and fetch its results. The step functions themselves are
+the same (see step.py).
 """
 
 import functools
@@ -54,13 +55,20 @@ class JitPlan:
     self.num_shards = mesh.shape["data"]
 
   def put_state(self, state):
-    """Host or device state -> state laid out on the mesh."""
-    shardings = self._shardings(state)
-    # device_put may alias its input, which a donating step would then delete.
-    return jax.tree.map(lambda x, s: jax.device_put(x, s, may_alias=False), state, shardings)
+    """State of this process, the same on all -> state laid out on the mesh."""
 
-  def fetch_state(self, state):
-    """State on devices -> the arrays a checkpoint holds."""
+    def put(x, sharding):
+      x = np.array(x)  # a copy: what is put must not be deleted when a step donates it
+      return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, state, self._shardings(state))
+
+  def to_saved(self, state):
+    """State on devices -> the arrays that a checkpoint holds."""
+    return state
+
+  def from_saved(self, state):
+    """The inverse of `to_saved`."""
     return state
 
   def put_batch(self, batch, stacked=False):
@@ -105,12 +113,16 @@ class PmapPlan:
     self.num_shards = jax.device_count()
 
   def put_state(self, state):
-    """Host or device state -> one copy on every local device."""
+    """State of this process, the same on all -> one copy on every local device."""
     return _copies(state, jax.local_device_count())
 
-  def fetch_state(self, state):
-    """State on devices -> the arrays a checkpoint holds."""
+  def to_saved(self, state):
+    """State on devices -> the arrays that a checkpoint holds."""
     return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], state)
+
+  def from_saved(self, state):
+    """The inverse of `to_saved`."""
+    return self.put_state(state)
 
   def put_batch(self, batch, stacked=False):
     """This process's rows [B, ...] ([K, B, ...] if stacked) -> [devices, (K,) B / devices, ...]."""

@@ -13,7 +13,7 @@ from vistraj_jax.core import checks, trained
 from vistraj_jax.models.trackssm import network, windows
 
 # Numbers of tracks that are compiled; beyond the last, multiples of it.
-BUCKETS = (8, 16, 32, 48, 64, 96, 128, 192, 256)
+BUCKETS = (8, 16, 32, 40, 48, 64, 96, 128, 160, 192, 224, 256)
 PADS = ("first", "last")
 
 
@@ -24,6 +24,9 @@ def load(path, pad="first"):
     path: weights file, run folder or phase folder (see `core.trained.load`).
     pad: see `make_predict`.
 
+  Returns:
+    As `make_predict`; its attribute `frame_rate` is that of the training data in Hz, or None.
+
   Raises:
     InputError: no weights there, or weights that are not TrackSSM's.
   """
@@ -31,7 +34,9 @@ def load(path, pad="first"):
   fields = dict(settings)
   history = fields.pop("history")
   fields["dtype"] = jnp.dtype(fields.get("dtype", "float32"))
-  return make_predict(network.TrackSSM(**fields), params, history, pad)
+  predict = make_predict(network.TrackSSM(**fields), params, history, pad)
+  predict.frame_rate = trained.data_set(path).get("train", {}).get("frame_rate")
+  return predict
 
 
 def make_predict(model, params, history, pad="first"):
