@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/lock-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 MOTIONS := identity constant_velocity kalman
 
-.PHONY: run test test-slow venv lock
+.PHONY: run test venv lock
 
 run: venv
 	$(BIN)/python -m launch.prepare embedded --out $(RUN)/data
@@ -14,18 +14,17 @@ run: venv
 	for motion in $(MOTIONS); do \
 	  $(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion $$motion --out $(RUN)/tracks/$$motion || exit 1; \
 	done
-	$(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion trackssm --weights $(RUN)/train --out $(RUN)/tracks/trackssm
+	$(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion trackssm --weights $(RUN)/train --save_predictions --out $(RUN)/tracks/trackssm
+	$(BIN)/python -m launch.plot curves --logs $(RUN)/train --out $(RUN)/plots/curves.png
+	$(BIN)/python -m launch.plot tracks --data $(RUN)/data/test --run $(RUN)/tracks/trackssm --truth --out $(RUN)/plots/tracks.mp4
 	$(BIN)/python -m launch.evaluate --truth $(RUN)/data/test --protocol per_class --out $(RUN)/scores \
 	  --predictions $(foreach motion,$(MOTIONS) trackssm,$(RUN)/tracks/$(motion):$(motion))
-	$(BIN)/python -m launch.plot curves --log $(RUN)/train/log.jsonl --out $(RUN)/plots/curves.png
+	$(BIN)/python -m launch.plot hota --scores $(RUN)/scores/scores.json --out $(RUN)/plots/hota.png
 
 test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
-
-test-slow: venv
-	$(BIN)/python -m pytest -m "slow or not slow"
 
 venv: $(BIN)/.complete
 

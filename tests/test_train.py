@@ -1,5 +1,6 @@
 """The train loop on tiny data: freezing, exact resume after stops and kills, and its sentences."""
 
+import errno
 import json
 import os
 import pathlib
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 import tiny_run
 
-from launch import train
+from launch import command_line, train
 from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.data import pipeline
-from vistraj_jax.train import loop
+from vistraj_jax.train import checkpoint, loop
 
 REPO = pathlib.Path(__file__).parents[1]
 
@@ -262,3 +263,21 @@ def test_misspelt_flags(arguments, sentence):
   done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
   assert done.returncode == 1 and sentence in done.stderr.strip().splitlines()[-1]
   assert "Traceback" not in done.stderr
+
+
+def test_full_disk_while_saving(root, uninterrupted, tmp_path, monkeypatch, capsys):
+  original, calls = checkpoint.Checkpoints.save_latest, []
+
+  def save(self, *args):
+    calls.append(1)
+    if len(calls) == 3:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run"))
+    return original(self, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Checkpoints, "save_latest", save)
+    with pytest.raises(SystemExit) as exit_:
+      command_line.run(lambda: train.train(tiny_run.config(root), tmp_path / "run"))
+  assert exit_.value.code == f"error: {tmp_path / 'run'}: No space left on device."
+  train.train(tiny_run.config(root), tmp_path / "run")
+  _assert_equal(uninterrupted[0], tmp_path / "run")
