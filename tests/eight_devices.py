@@ -26,10 +26,9 @@ def main(root, out):
   assert jax.device_count() == 8
   found = {}
   for name, changes in LAYOUTS.items():
-    # 27 validation windows in batches of 16: the last batch is padded.
-    config = tiny_run.config(root, **{"eval_batch_size": 16, "augment.kind": "default", **changes})
+    config = tiny_run.config(root, **tiny_run.ONE_PHASE, **changes)
     summary = train.train(config, f"{out}/{name}")
-    params = weights.flatten(trained.load_best(f"{out}/{name}/full"))
+    params = weights.flatten(trained.load_best(f"{out}/{name}/decoder"))
     found[name] = (params, summary)
   params, summary = found["jit"]
   report = {}
@@ -37,7 +36,7 @@ def main(root, out):
     report[name] = {
       "params": max(float(np.abs(other[n] - params[n]).max()) for n in params),
       "moved": max(float(np.abs(params[n]).max()) for n in params),
-      "loss": [other_summary["full"]["loss/val"], summary["full"]["loss/val"]],
+      "loss": [other_summary["decoder"]["loss/val"], summary["decoder"]["loss/val"]],
     }
   with open(f"{out}/report.json", "w") as f:
     json.dump(report, f)

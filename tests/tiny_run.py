@@ -47,3 +47,11 @@ def config(root, **changes):
     node[last] = value
   c.lock()
   return c
+
+
+# One phase over all parameters: half the compilations of the two.
+ONE_PHASE = {
+  "run": "decoder",
+  "phases.decoder.groups": ((".*", "decoder"),),
+  "eval_batch_size": 16,  # leaves a padded last batch
+}
