@@ -43,7 +43,8 @@ def main(arguments=None):
   class_id, speed = found["identity"]["class_id"], found["identity"]["speed"]
   names = dict(enumerate(mot_files.CLASSES))
   rows = {"all": np.ones(len(speed), bool)}
-  rows |= {names.get(c, f"class {c}"): class_id == c for c in np.unique(class_id)}
+  if len(np.unique(class_id)) > 1:  # a single class may be of another numbering
+    rows |= {names.get(c, f"class {c}"): class_id == c for c in np.unique(class_id)}
   for low, high in zip(SPEEDS, SPEEDS[1:], strict=False):
     label = f"{low:g} - {high:g} of the height" if np.isfinite(high) else f"above {low:g}"
     rows[label] = (low <= speed) & (speed < high)

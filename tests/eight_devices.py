@@ -22,7 +22,7 @@ LAYOUTS = {
 
 
 def main(root, out):
-  """Writes {layout: [largest difference to jit on one device's arithmetic, ...]} to `out`."""
+  """Writes {layout: differences to jit} to `out`."""
   assert jax.device_count() == 8
   found = {}
   for name, changes in LAYOUTS.items():
@@ -35,7 +35,7 @@ def main(root, out):
   for name, (other, other_summary) in found.items():
     report[name] = {
       "params": max(float(np.abs(other[n] - params[n]).max()) for n in params),
-      "moved": max(float(np.abs(params[n]).max()) for n in params),
+      "largest": max(float(np.abs(params[n]).max()) for n in params),
       "loss": [other_summary["decoder"]["loss/val"], summary["decoder"]["loss/val"]],
     }
   with open(f"{out}/report.json", "w") as f:
