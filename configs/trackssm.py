@@ -57,7 +57,7 @@ def get_config(variant="full"):
   c.eval_every = dict(epochs=1.0)
   c.eval_batch_size = 512
 
-  c.phases = ml_collections.ConfigDict()  # run in this order
+  c.phases = ml_collections.ConfigDict(sort_keys=False)  # run in this order
   if variant == "quick":
     c.model.update(width=128, num_layers=2)  # learns 100 times more windows a minute on a CPU
     c.eval_every = dict(steps=500)

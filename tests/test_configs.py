@@ -76,6 +76,10 @@ def test_variants_have_the_same_settings(variant):
     assert set(phase.lr) == groups, name
 
 
+def test_phases_keep_their_order():
+  assert list(trackssm_config.get_config("quick").phases) == ["pretrain", "decoder", "full"]
+
+
 def test_unknown_variant():
   with pytest.raises(ValueError, match="variant 'huge'; known: 'full', 'quick'"):
     trackssm_config.get_config("huge")
