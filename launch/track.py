@@ -26,7 +26,7 @@ import shutil
 import sys
 import time
 
-from launch import command_line
+from launch import command_line, runtime
 from vistraj_jax.core import checks, files
 from vistraj_jax.tracking.settings import PRESETS, TrackerSettings
 
@@ -193,10 +193,9 @@ def _motion(args):
   )
   from vistraj_jax.models.trackssm import predict
 
+  runtime.configure()
   function = predict.load(args.weights, pad=getattr(args, "pad", "first"))
-  # Weights need not say at what rate they were trained; then there is nothing to warn of.
-  frame_rate = getattr(function, "frame_rate", None)
-  return motion_models.learned(function, function.history, "trackssm", frame_rate)
+  return motion_models.learned(function, function.history, "trackssm", function.frame_rate)
 
 
 def _predicted_table(frames):

@@ -106,8 +106,7 @@ def _network(monkeypatch, frame_rate):
 
     calls["load"].append((path, pad))
     predict.history = 5
-    if frame_rate is not None:
-      predict.frame_rate = frame_rate
+    predict.frame_rate = frame_rate
     return predict
 
   module = types.SimpleNamespace(load=load)

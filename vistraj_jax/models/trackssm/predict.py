@@ -78,6 +78,7 @@ def make_predict(model, params, history, pad="first"):
     return np.asarray(out)[:rows]
 
   predict.history = history
+  predict.frame_rate = None
   predict.compilations = forward._cache_size
   return predict
 
