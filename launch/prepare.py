@@ -8,37 +8,74 @@ A command that was interrupted goes on where it stopped when it is given again.
 """
 
 import argparse
-import functools
 
 from launch import command_line
 from vistraj_jax.core import checks
 
 
+def main(argv=None):
+  """Runs one preparation and prints what it made."""
+  args = _parser().parse_args(argv)
+  args.run(args)
+
+
 def _parser():
   parser = command_line.parser(__doc__)
-  commands = parser.add_subparsers(dest="command", required=True, metavar="mot|kitti|embedded")
-  add = functools.partial(commands.add_parser, formatter_class=command_line.HelpFormatter)
-  mot = add(
-    "mot",
-    help="MOTChallenge folders",
-    description="Converts MOTChallenge folders ({source}/[{split}/]{sequence}/gt/gt.txt).",
-  )
-  mot.add_argument(
+  commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+  for name, (text, description, arguments, run) in _COMMANDS.items():
+    command = commands.add_parser(
+      name, help=text, description=description, formatter_class=command_line.HelpFormatter
+    )
+    for add in arguments:
+      add(command)
+    command.set_defaults(run=run)
+  return parser
+
+
+def _output_arguments(parser):
+  parser.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
+
+
+def _runner_arguments(parser):
+  parser.add_argument("--processes", type=int, default=1, help="worker processes")
+
+
+def _runner_options(args):
+  """Returns the keyword arguments of the conversions that say how units are run."""
+  checks.require(args.processes >= 1, f"--processes: {args.processes}; give 1 or more.")
+  return {"processes": args.processes}
+
+
+def _print_report(args, statistics, class_names):
+  from vistraj_jax.prepare import tracks
+
+  print(tracks.report(statistics, class_names))
+  print(f"written: {args.out}")
+
+
+def _class_names():
+  from vistraj_jax.tracking import mot_files
+
+  return dict(enumerate(mot_files.CLASSES))
+
+
+def _mot_arguments(parser):
+  parser.add_argument(
     "--source",
     required=True,
     default=argparse.SUPPRESS,
     help="folder of sequences or of split folders",
   )
-  mot.add_argument(
+  parser.add_argument(
     "--split_by",
     default="halves",
     choices=("halves", "sequences", "folders"),
     help="halves: first half of each sequence trains, second half validates; sequences: by --val "
     "and --test; folders: {source}/train, val, test",
   )
-  mot.add_argument("--val", nargs="+", default=[], help="sequences for validation")
-  mot.add_argument("--test", nargs="+", default=[], help="sequences for the test split")
-  mot.add_argument(
+  parser.add_argument("--val", nargs="+", default=[], help="sequences for validation")
+  parser.add_argument("--test", nargs="+", default=[], help="sequences for the test split")
+  parser.add_argument(
     "--classes",
     nargs="+",
     type=int,
@@ -46,64 +83,72 @@ def _parser():
     help="class ids of gt.txt that become training tracks (1: MOT17's pedestrians, -1: files "
     "without classes); rows of other classes stay in the truth for scoring",
   )
-  kitti = add(
-    "kitti",
-    help="KITTI tracking labels",
-    description="Converts KITTI tracking labels ({source}/label_02/*.txt), 10 Hz.",
+
+
+def _mot(args):
+  options = _runner_options(args)
+  from vistraj_jax.prepare import mot
+
+  statistics = mot.prepare(
+    args.source,
+    args.out,
+    split_by=args.split_by,
+    classes=tuple(args.classes),
+    val=tuple(args.val),
+    test=tuple(args.test),
+    **options,
   )
-  kitti.add_argument(
+  _print_report(args, statistics, {})
+
+
+def _kitti_arguments(parser):
+  parser.add_argument(
     "--source", required=True, default=argparse.SUPPRESS, help="folder that holds label_02"
   )
-  kitti.add_argument(
+  parser.add_argument(
     "--detections",
     nargs="+",
     default=[],
     help="folders of detector files {sequence}.txt; joined to det/det.txt",
   )
-  embedded = add(
-    "embedded",
-    help="the simulated driving world",
-    description="Writes the embedded data set: a seeded driving world seen by 6 cameras at 12 fps.",
-  )
-  for command in (mot, kitti, embedded):
-    command.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
-    command.add_argument("--processes", type=int, default=1, help="worker processes")
-  return parser
 
 
-def main(argv=None):
-  """Runs one preparation and prints what it made."""
-  args = _parser().parse_args(argv)
-  checks.require(args.processes >= 1, f"--processes: {args.processes}; give 1 or more.")
-  from vistraj_jax.prepare import tracks
-  from vistraj_jax.tracking import mot_files
+def _kitti(args):
+  options = _runner_options(args)
+  from vistraj_jax.prepare import kitti
 
-  names = dict(enumerate(mot_files.CLASSES))
-  if args.command == "mot":
-    from vistraj_jax.prepare import mot
+  statistics = kitti.prepare(args.source, args.out, detections=args.detections, **options)
+  _print_report(args, statistics, _class_names())
 
-    names = {}
-    statistics = mot.prepare(
-      args.source,
-      args.out,
-      split_by=args.split_by,
-      classes=tuple(args.classes),
-      val=tuple(args.val),
-      test=tuple(args.test),
-      processes=args.processes,
-    )
-  elif args.command == "kitti":
-    from vistraj_jax.prepare import kitti
 
-    statistics = kitti.prepare(
-      args.source, args.out, detections=args.detections, processes=args.processes
-    )
-  else:
-    from vistraj_jax.prepare import embedded
+def _embedded(args):
+  options = _runner_options(args)
+  from vistraj_jax.prepare import embedded
 
-    statistics = embedded.prepare(args.out, processes=args.processes)
-  print(tracks.report(statistics, names))
-  print(f"written: {args.out}")
+  _print_report(args, embedded.prepare(args.out, **options), _class_names())
+
+
+# Name: (help, description, functions that add arguments, function of the parsed arguments).
+_COMMANDS = {
+  "mot": (
+    "MOTChallenge folders",
+    "Converts MOTChallenge folders ({source}/[{split}/]{sequence}/gt/gt.txt).",
+    (_mot_arguments, _output_arguments, _runner_arguments),
+    _mot,
+  ),
+  "kitti": (
+    "KITTI tracking labels",
+    "Converts KITTI tracking labels ({source}/label_02/*.txt), 10 Hz.",
+    (_kitti_arguments, _output_arguments, _runner_arguments),
+    _kitti,
+  ),
+  "embedded": (
+    "the simulated driving world",
+    "Writes the embedded data set: a seeded driving world seen by 6 cameras at 12 fps.",
+    (_output_arguments, _runner_arguments),
+    _embedded,
+  ),
+}
 
 
 if __name__ == "__main__":

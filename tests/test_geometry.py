@@ -9,7 +9,7 @@ from scipy.spatial import transform
 from shapely import geometry as shapely_geometry
 
 from vistraj_jax.core import geometry
-from vistraj_jax.prepare import nuscenes_tracks
+from vistraj_jax.prepare.nuscenes import boxes as nuscenes_boxes
 
 INTRINSIC = np.array([[1000.0, 0, 800], [0, 1000, 450], [0, 0, 1]])
 SIZE = (1600, 900)
@@ -153,7 +153,7 @@ def test_real_boxes_of_the_official_devkit():
       pose = by_token["ego_pose"][data["ego_pose_token"]]
       poses.append([*pose["translation"], *pose["rotation"]])
     sensor = by_token["calibrated_sensor"][data["calibrated_sensor_token"]]
-    found = nuscenes_tracks.camera_boxes(
+    found = nuscenes_boxes.camera_boxes(
       np.array([b["translation"] for b in boxes]),
       np.array([b["size"] for b in boxes]),
       np.array([b["rotation"] for b in boxes]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vistraj_jax.data import trackssm
-from vistraj_jax.prepare import nuscenes_tracks
+from vistraj_jax.prepare.nuscenes import boxes as nuscenes_boxes
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "trackssm"
 
@@ -40,7 +40,7 @@ def test_nuscenes_to_mot(camera):
   config, tolerance = manifest["config"], manifest["tolerance"]
   keyframe = io["ann_keyframe"]
   boxes = {
-    clip: nuscenes_tracks.camera_boxes(
+    clip: nuscenes_boxes.camera_boxes(
       io["ann_translation"],
       io["ann_size"],
       io["ann_rotation"],
@@ -55,11 +55,11 @@ def test_nuscenes_to_mot(camera):
   for clip, found in boxes.items():
     wanted = io[f"proj_{clip}_{camera}"]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance["atol_projection"])
-  classes = np.array([nuscenes_tracks.class_id(name) for name in config["categories"]])
+  classes = np.array([nuscenes_boxes.class_id(name) for name in config["categories"]])
   classes = classes[io["ann_category"]]
   visible = io["ann_visibility"] >= config["min_visibility"]
   rows = np.flatnonzero(~np.isnan(boxes["corners"][:, 0]) & (classes >= 0) & visible)
-  table, is_keyframe = nuscenes_tracks.keyframes_to_frames(
+  table, is_keyframe = nuscenes_boxes.keyframes_to_frames(
     keyframe[rows],
     io["ann_instance"][rows],
     boxes["corners"][rows],

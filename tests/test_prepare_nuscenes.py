@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vistraj_jax.prepare import nuscenes_tracks
+from vistraj_jax.prepare.nuscenes import boxes as nuscenes_boxes
 
 
 @pytest.mark.parametrize(
@@ -27,18 +27,18 @@ from vistraj_jax.prepare import nuscenes_tracks
   ],
 )
 def test_classes(category, wanted):
-  assert nuscenes_tracks.class_id(category) == wanted
+  assert nuscenes_boxes.class_id(category) == wanted
 
 
 def test_the_official_task_drops_three_kinds_of_pedestrians():
   names = ("adult", "child", "stroller", "wheelchair", "personal_mobility")
-  found = [nuscenes_tracks.class_id(f"human.pedestrian.{n}", True) for n in names]
+  found = [nuscenes_boxes.class_id(f"human.pedestrian.{n}", True) for n in names]
   assert found == [4, 4, -1, -1, -1]
 
 
 def test_rows_between_keyframes_by_hand():
   # Id 5 in keyframes 0, 1 and 3 (a gap), id 2 in keyframe 1 only; rows in any order.
-  table, is_keyframe = nuscenes_tracks.keyframes_to_frames(
+  table, is_keyframe = nuscenes_boxes.keyframes_to_frames(
     keyframe=[3, 1, 0, 1],
     track_id=[5, 2, 5, 5],
     box_xywh=[[90, 0, 9, 9], [1, 2, 3, 4], [0, 0, 10, 20], [60, 12, 16, 8]],
@@ -57,13 +57,13 @@ def test_rows_between_keyframes_by_hand():
 @pytest.mark.parametrize("keyframes", [1, 2, 40])
 def test_number_of_rows(keyframes):
   n = keyframes
-  table, is_keyframe = nuscenes_tracks.keyframes_to_frames(
+  table, is_keyframe = nuscenes_boxes.keyframes_to_frames(
     np.arange(n), np.ones(n, int), np.ones((n, 4)), np.zeros(n, int), np.ones(n)
   )
   assert len(table) == 6 * (n - 1) + 1 and is_keyframe.sum() == n
 
 
 def test_dense_ids():
-  ids, numbers = nuscenes_tracks.dense_ids(["c0ffee", "beef", "c0ffee", "a"])
+  ids, numbers = nuscenes_boxes.dense_ids(["c0ffee", "beef", "c0ffee", "a"])
   np.testing.assert_array_equal(ids, [1, 2, 1, 3])
   assert numbers == {"c0ffee": 1, "beef": 2, "a": 3}

@@ -1,14 +1,13 @@
 """nuScenes annotations -> 2-D boxes of one camera -> MOT rows at 12 fps: the pure parts.
 
-Poses are x, y, z (m) and a quaternion w, x, y, z. Keyframe k (from 0, 2 Hz) is frame 6 k + 1.
+Poses are x, y, z (m) and a quaternion w, x, y, z. Keyframes come at 2 Hz; with n frames from one to
+the next (6 for 12 fps), keyframe k (from 0) is frame n k + 1.
 """
 
 import numpy as np
 
 from vistraj_jax.core import geometry
 from vistraj_jax.tracking import mot_files
-
-FRAMES_PER_KEYFRAME = 6
 
 # First prefix that fits; None drops the category, and so does the lack of a fit.
 _CATEGORIES = (
@@ -62,8 +61,8 @@ def camera_boxes(
   return geometry.visible_box(points[:, :8], points[:, 8, 2], intrinsic, image_size, clip)
 
 
-def keyframes_to_frames(keyframe, track_id, box_xywh, classes, visibility):
-  """Interpolates 2 Hz boxes of one camera to 12 fps.
+def keyframes_to_frames(keyframe, track_id, box_xywh, classes, visibility, frames_per_keyframe=6):
+  """Interpolates the keyframe boxes of one camera to all frames.
 
   Frames between neighbouring keyframes get boxes linear in left, top, width, height and the class
   of the earlier end. Where an object is missing in a keyframe its track has no rows there: nothing
@@ -73,6 +72,7 @@ def keyframes_to_frames(keyframe, track_id, box_xywh, classes, visibility):
   Args:
     keyframe: int [N], from 0; track_id: int [N]; box_xywh: [N, 4] px; classes: int [N];
     visibility: [N].
+    frames_per_keyframe: frames from one keyframe to the next; 1 adds nothing.
 
   Returns:
     (`mot_files.Table` sorted by frame, then id; bool [rows], True on annotated rows).
@@ -87,11 +87,11 @@ def keyframes_to_frames(keyframe, track_id, box_xywh, classes, visibility):
   lowest[:-1][same] = np.minimum(visibility[:-1], visibility[1:])[same]
   first = np.flatnonzero(same & (np.diff(keyframe) == 1))
   second = first + 1
-  steps = np.arange(1, FRAMES_PER_KEYFRAME)
-  weight = (steps / FRAMES_PER_KEYFRAME)[:, None]
+  steps = np.arange(1, frames_per_keyframe)
+  weight = (steps / frames_per_keyframe)[:, None]
   between = box[first][:, None] * (1 - weight) + box[second][:, None] * weight
   count = len(steps)
-  start = FRAMES_PER_KEYFRAME * keyframe + 1
+  start = frames_per_keyframe * keyframe + 1
   table = mot_files.Table.of(
     frame=np.concatenate([start, (start[first][:, None] + steps).ravel()]),
     track_id=np.concatenate([track_id, np.repeat(track_id[first], count)]),
