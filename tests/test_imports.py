@@ -18,9 +18,9 @@ FLOORS = {
   "metrics": ("core", "tracking"),  # the rows of MOT files are what is scored
   "tracking": ("core",),
   "data": ("core",),
-  "encoders": ("core", "nn"),
+  "encoders": ("core", "nn", "convert"),  # towers load published weights
   "models": ("core", "nn", "encoders"),
-  "tasks": ("core", "nn", "losses", "metrics", "encoders", "models"),
+  "tasks": ("core", "nn", "losses", "metrics", "encoders", "models", "convert"),
   "train": ("core",),
   "convert": ("core",),
   "prepare": ("core", "data", "tracking"),  # it writes the formats that they read
