@@ -3,7 +3,8 @@
   python -m benchmarks.trackssm --torch_python TORCH_VENV/bin/python [--out FILE.json]
 
 Both sides run in processes of their own, one after the other, on 2 threads, with the same
-allocator settings (freed memory is kept). The peer is the same network in plain torch.nn, eager
+allocator settings (freed memory is kept). Peak memory is that of the process of the training step
+(for the peer: of everything). The peer is the same network in plain torch.nn, eager
 and under torch.compile; without --torch_python only our side is timed. Tracker frames, scoring and
 records have their own files: benchmarks/{tracker,track_scores,records}.py.
 """
@@ -33,14 +34,17 @@ def main(arguments=None):
   parser.add_argument("--repeats", type=int, default=7, help="training steps per measurement")
   parser.add_argument("--torch_python", help="interpreter of an environment with torch")
   parser.add_argument("--out", help="JSON file for the figures")
-  parser.add_argument("--ours", action="store_true", help="time our side in this process")
+  parser.add_argument("--part", choices=PARTS, help="time one part of our side in this process")
   args = parser.parse_args(arguments)
-  if args.ours:
-    print(json.dumps(_ours(args.repeats)))
+  if args.part:
+    print(json.dumps(PARTS[args.part](args.repeats)))
     return 0
   repeats = str(args.repeats)
-  ours = (sys.executable, "-m", "benchmarks.trackssm", "--ours", "--repeats", repeats)
-  found = {"vistraj_jax": _run(*ours)}
+  ours = {}
+  for part in PARTS:
+    command = (sys.executable, "-m", "benchmarks.trackssm", "--part", part, "--repeats", repeats)
+    ours |= _run(*command)
+  found = {"vistraj_jax": ours}
   if args.torch_python:
     for how in ("eager", "compile"):
       found[f"torch {how}"] = _run(args.torch_python, "benchmarks/trackssm_torch.py", repeats, how)
@@ -48,7 +52,6 @@ def main(arguments=None):
   print("".join(f"{name:>18s}" for name in ("", *names)))
   for who, row in found.items():
     print(f"{who:>18s}" + "".join(f"{row[name]:18.1f}" for name in names))
-  ours = found["vistraj_jax"]
   print(
     f"training {512e3 / ours['step_512_ms']:,.0f} windows/s, phase with frozen encoder "
     f"{512e3 / ours['frozen_step_512_ms']:,.0f} windows/s; input pipeline "
@@ -67,51 +70,78 @@ def _run(*command):
   return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _ours(repeats):
+def _task():
   import jax
-  import jax.numpy as jnp
-  import numpy as np
 
   from configs import trackssm as config_file
   from vistraj_jax.tasks import base
-  from vistraj_jax.train import optim, phases, state, step
 
   config = config_file.get_config()
   config.augment.kind = "none"
   task = base.make(config)
-  params = task.init(jax.random.PRNGKey(0))["params"]
-  out = {"parameters": sum(x.size for x in jax.tree.leaves(params)), "jax": jax.__version__}
-  boxes = np.random.default_rng(0).random((512, 7, 4), np.float32) * 0.1 + 0.2
+  return config, task, task.init(jax.random.PRNGKey(0))["params"]
 
+
+def _boxes():
+  import numpy as np
+
+  return np.random.default_rng(0).random((512, 7, 4), np.float32) * 0.1 + 0.2
+
+
+def _forward(repeats):
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  _, task, params = _task()
+  out = {"parameters": sum(x.size for x in jax.tree.leaves(params)), "jax": jax.__version__}
   forward = jax.jit(lambda p, condition: task.model.apply({"params": p}, condition)[-1])
   for size in (64, 256):
-    rows = jnp.asarray(np.tile(boxes[:size, 1:6], 2))
+    rows = jnp.asarray(np.tile(_boxes()[:size, 1:6], 2))
     call = lambda rows=rows: forward(params, rows).block_until_ready()  # noqa: E731
     out[f"forward_{size}_ms"] = _median_ms(call, 3 * repeats)
-
-  batch = {"boxes": jnp.asarray(boxes), "mask": jnp.ones(512)}
-  for name, phase in zip(
-    ("frozen_step_512_ms", "step_512_ms"), phases.from_config(config, 512), strict=True
-  ):
-    tx = optim.build(phase, config.optimizer, params)
-    labels = optim.labels_of(phase, params)
-    held = state.create({"params": jax.tree.map(jnp.copy, params)}, tx, jax.random.PRNGKey(1), 0.0)
-    call = jax.jit(
-      lambda s, b, tx=tx, labels=labels: step.train_step(s, b, task=task, tx=tx, labels=labels),
-      donate_argnums=0,
-    )
-    start = time.perf_counter()
-    held, _ = jax.block_until_ready(call(held, batch))
-    out["compile_s"] = time.perf_counter() - start
-
-    def one(call=call):
-      nonlocal held
-      held, _ = jax.block_until_ready(call(held, batch))
-
-    out[name] = _median_ms(one, repeats)
-  out["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
   out["pipeline_windows_per_s"] = _pipeline_rate()
   return out
+
+
+def _frozen(repeats):
+  return {"frozen_step_512_ms": _step(repeats, 0)[0]}
+
+
+def _training(repeats):
+  milliseconds, compile_s = _step(repeats, 1)
+  peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+  return {"step_512_ms": milliseconds, "compile_s": compile_s, "peak_gb": peak_gb}
+
+
+def _step(repeats, number):
+  """Returns ms of a training step of 512 windows in phase `number`, and s of the first call."""
+  import jax
+  import jax.numpy as jnp
+
+  from vistraj_jax.train import optim, phases, state, step
+
+  config, task, params = _task()
+  phase = phases.from_config(config, 512)[number]
+  tx = optim.build(phase, config.optimizer, params)
+  labels = optim.labels_of(phase, params)
+  held = state.create({"params": params}, tx, jax.random.PRNGKey(1), 0.0)
+  batch = {"boxes": jnp.asarray(_boxes()), "mask": jnp.ones(512)}
+  call = jax.jit(
+    lambda s, b: step.train_step(s, b, task=task, tx=tx, labels=labels), donate_argnums=0
+  )
+
+  def one():
+    nonlocal held
+    held, _ = jax.block_until_ready(call(held, batch))
+
+  start = time.perf_counter()
+  one()
+  compile_s = time.perf_counter() - start
+  return _median_ms(one, repeats), compile_s
+
+
+PARTS = {"forward": _forward, "frozen": _frozen, "training": _training}
 
 
 def _pipeline_rate():
