@@ -17,7 +17,7 @@ run: venv
 	$(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion trackssm --weights $(RUN)/train --save_predictions --out $(RUN)/tracks/trackssm
 	$(BIN)/python -m launch.plot curves --logs $(RUN)/train --out $(RUN)/plots/curves.png
 	$(BIN)/python -m launch.plot tracks --data $(RUN)/data/test --run $(RUN)/tracks/trackssm --truth --out $(RUN)/plots/tracks.mp4
-	$(BIN)/python -m launch.evaluate --truth $(RUN)/data/test --protocol per_class --out $(RUN)/scores \
+	$(BIN)/python -m launch.evaluate --truth $(RUN)/data/test --protocol nuscenes --out $(RUN)/scores \
 	  --predictions $(foreach motion,$(MOTIONS) trackssm,$(RUN)/tracks/$(motion):$(motion))
 	$(BIN)/python -m launch.plot hota --scores $(RUN)/scores/scores.json --out $(RUN)/plots/hota.png
 

@@ -1,31 +1,40 @@
 """Score tracking runs against the truth: HOTA, CLEAR and Identity, runs side by side.
 
-example:
-  python -m launch.evaluate --truth data/kitti/val --protocol kitti --out runs/scores \\
+examples:
+  python -m launch.evaluate --truth data/nuscenes/test --out runs/scores \\
+    --protocol nuscenes nuscenes_keyframes \\
     --predictions runs/identity runs/constant_velocity runs/kalman runs/trackssm:model
+  python -m launch.evaluate --truth data/kitti/val --protocol kitti --out runs/scores \\
+    --predictions runs/kalman
 
 A run is a folder with data/{sequence}.txt, as `python -m launch.track` writes it, or a folder that
 holds the files itself; its name in the tables is the folder's, or what follows the colon.
 A missing file counts as a sequence without predictions: all its objects are misses.
+Sequences called {scene}_CAM_* or {scene}-CAM_* are also pooled by camera.
 
 protocols:
-  per_class  the 7 classes car 0, truck 1, bus 2, trailer 3, pedestrian 4, motorcycle 5, bicycle 6
+  nuscenes   the 7 classes car 0, truck 1, bus 2, trailer 3, pedestrian 4, motorcycle 5, bicycle 6
+  nuscenes_keyframes  the same in the annotated frames, 2 a second, as a sequence of their own
   kitti      car, pedestrian, bicycle; vans, sitting people and DontCare regions cost nothing
   mot17      pedestrians (class 1) by the MOTChallenge rules; mot20 also ignores vehicles
   plain      every box, whatever its class
 
 Writes to --out:
-  scores.json  {"protocol", "truth", "alphas": 19 thresholds, "sequences": {name: frames},
+  scores.json  {"truth", "alphas": 19 thresholds, "protocols": {protocol: {
+    "sequences": {name: scored frames},
     "runs": {label: {"predictions": folder, "missing": [sequences], "unknown": [sequences],
       "classes": {class: {"COMBINED": result, "sequences": {sequence: result}}},
       "over_classes": {"class_averaged", "class_averaged_nonempty", "detection_averaged": result,
-        "sequences": {sequence: detection-averaged result}}}}}
+        "sequences": {sequence: detection-averaged result}},
+      "cameras": {camera: {"classes": {class: result}, "over_classes": the three averages}}}}}}}
     with result = {"HOTA": {"HOTA", "DetA", "AssA", ...: one value per threshold}, "CLEAR": {...},
     "Identity": {...}, "Count": {...}, "summary": {HOTA averaged over thresholds, MOTA, ...}};
     all ratios are fractions
-  scores.md    the same numbers as tables, in percent, pooled and per sequence
+  scores.md    the same numbers as tables, in percent: pooled, by camera, by camera and class, by
+    sequence
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -34,7 +43,9 @@ from launch import command_line
 from vistraj_jax.core import checks, files
 
 # As in metrics.protocols, which --help need not wait for.
-PROTOCOLS = ("per_class", "kitti", "mot17", "mot20", "plain")
+PROTOCOLS = ("nuscenes", "nuscenes_keyframes", "kitti", "mot17", "mot20", "plain")
+# Their class ids count from 0 whatever the files' classBase; the others keep the files' ids.
+FROM_ZERO = ("nuscenes", "nuscenes_keyframes", "kitti")
 
 
 def main(arguments=None):
@@ -52,42 +63,53 @@ def main(arguments=None):
   )
   sources = _sources(args.predictions)
   found = {label: _find_files(folder, label, folders) for label, folder in sources.items()}
-  lengths, scores = _score(folders, found, args.protocol)
+  names = list(dict.fromkeys(args.protocol))
+  lengths, scores = _score(folders, found, names)
 
-  runs = {label: report.arrange(by_sequence) for label, by_sequence in scores.items()}
-  table, sequences = report.class_table(runs), report.sequence_table(runs)
   notes = _notes(folders, found)
-  head = f"protocol {args.protocol}, {len(folders)} sequences, {sum(lengths.values()):,} frames"
-  result = {
-    "protocol": args.protocol,
-    "truth": str(args.truth),
-    "alphas": _alphas(),
-    "sequences": lengths,
-    "runs": {
-      label: {
-        "predictions": str(sources[label]),
-        "missing": sorted(set(folders) - set(found[label])),
-        "unknown": sorted(set(found[label]) - set(folders)),
-        **runs[label],
-      }
-      for label in runs
-    },
+  details = {
+    label: {
+      "predictions": str(sources[label]),
+      "missing": sorted(set(folders) - set(found[label])),
+      "unknown": sorted(set(found[label]) - set(folders)),
+    }
+    for label in sources
   }
-  out = pathlib.Path(args.out)
-  files.write_text(out / "scores.json", json.dumps(report.plain(result)) + "\n")
+  cameras = {name: mot_files.scene_and_camera(name)[1] for name in folders}
+  result = {"truth": str(args.truth), "alphas": _alphas(), "protocols": {}}
   markdown = [
     "# Tracking scores",
-    f"{head}. Ratios in percent, MOTA and IDF1 at overlap 0.5, HOTA over thresholds 0.05 to 0.95.",
+    "Ratios in percent, MOTA and IDF1 at overlap 0.5, HOTA over thresholds 0.05 to 0.95; - where "
+    "there is no true and no predicted box.",
     *(f"- {note}" for note in notes),
-    report.as_markdown(table),
-    "## By sequence, all scored boxes",
-    report.as_markdown(sequences),
   ]
+  printed = []
+  for name in names:
+    runs = {label: report.arrange(own, cameras) for label, own in scores[name].items()}
+    result["protocols"][name] = {
+      "sequences": lengths[name],
+      "runs": {label: details[label] | run for label, run in runs.items()},
+    }
+    frames = sum(lengths[name].values())
+    head = f"protocol {name}, {len(folders)} sequences, {frames:,} frames"
+    pooled, by_camera = report.class_table(runs), report.camera_table(runs)
+    tables = {
+      "By class": pooled,
+      "By camera, all scored boxes": by_camera,
+      "By camera and class": report.camera_table(runs, by_class=True),
+      "By sequence, all scored boxes": report.sequence_table(runs),
+    }
+    markdown.append(f"## {head[0].upper()}{head[1:]}")
+    for title, table in tables.items():
+      markdown += [f"### {title}", report.as_markdown(table)] if table else []
+    printed += [f"{head}; ratios in percent", report.as_text(pooled)]
+    printed += [report.as_text(by_camera)] if by_camera else []
+  out = pathlib.Path(args.out)
+  files.write_text(out / "scores.json", json.dumps(report.plain(result)) + "\n")
   files.write_text(out / "scores.md", "\n\n".join(markdown) + "\n")
   for note in notes:
     print(f"warning: {note}", file=sys.stderr)
-  print(f"{head}; ratios in percent")
-  print(report.as_text(table))
+  print("\n".join(printed))
   print(f"written: {out / 'scores.json'}, {out / 'scores.md'}")
   return 0
 
@@ -103,7 +125,13 @@ def _parser():
     metavar="RUN[:LABEL]",
     help="folders of runs; put the baselines first",
   )
-  add("--protocol", choices=PROTOCOLS, default="per_class", help="rules of scoring, see above")
+  add(
+    "--protocol",
+    nargs="+",
+    choices=PROTOCOLS,
+    default=["nuscenes"],
+    help="rules of scoring, see above; several give a table each",
+  )
   add("--out", required=True, help="folder for scores.json and scores.md")
   return parser
 
@@ -163,41 +191,45 @@ def _notes(sequences, found):
   return notes
 
 
-def _score(folders, found, protocol):
-  """Returns {sequence: frames} and {run: {sequence: {class: result}}}."""
+def _score(folders, found, names):
+  """Returns {protocol: {sequence: frames}} and {protocol: {run: {sequence: {class: result}}}}."""
   import tqdm
 
   from vistraj_jax.metrics import protocols
   from vistraj_jax.tracking import mot_files
 
-  lengths, scores = {}, {label: {} for label in found}
+  lengths = {protocol: {} for protocol in names}
+  scores = {protocol: {label: {} for label in found} for protocol in names}
   with tqdm.tqdm(total=len(folders) * len(found), desc="scoring", unit="sequence") as bar:
     for name, folder in folders.items():
       info = mot_files.read_sequence_info(folder)
-      base = info.class_base if protocol in ("per_class", "kitti") else 0
-      lengths[name] = info.length
+      for protocol in names:
+        try:
+          interval = protocols.keyframe_interval(protocol, info.frame_rate)
+        except checks.InputError as error:
+          raise checks.InputError(f"{folder / 'seqinfo.ini'}: {error}") from None
+        lengths[protocol][name] = (info.length - 1) // interval + 1
       truth_file = folder / "gt" / "gt.txt"
-      truth = _read(truth_file, "truth", info.length, base)
+      truth = mot_files.read_table(truth_file, "truth", info.length)
       for label, by_name in found.items():
         prediction = mot_files.Table.of()
         if name in by_name:
-          prediction = _read(by_name[name], "prediction", info.length, base)
-        try:
-          scores[label][name] = protocols.score_classes(truth, prediction, info.length, protocol)
-        except checks.InputError as error:
-          pair = f"{truth_file} and {by_name.get(name, 'no predictions')}"
-          raise checks.InputError(f"{pair}: {error}") from None
+          prediction = mot_files.read_table(by_name[name], "prediction", info.length)
+        for protocol in names:
+          base = info.class_base if protocol in FROM_ZERO else 0
+          try:
+            scores[protocol][label][name] = protocols.score_classes(
+              _from(truth, base), _from(prediction, base), info.length, protocol, info.frame_rate
+            )
+          except checks.InputError as error:
+            pair = f"{truth_file} and {by_name.get(name, 'no predictions')}"
+            raise checks.InputError(f"{pair}: {error}") from None
         bar.update()
   return lengths, scores
 
 
-def _read(path, kind, length, class_base):
-  """Reads a table whose classes count from `class_base`, and lets them count from 0."""
-  import dataclasses
-
-  from vistraj_jax.tracking import mot_files
-
-  table = mot_files.read_table(path, kind, length)
+def _from(table, class_base):
+  """Returns the table with its classes counted from `class_base`."""
   return dataclasses.replace(table, class_id=table.class_id - class_base)
 
 

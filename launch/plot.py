@@ -49,6 +49,7 @@ def _parser():
 
   hota = add("hota", help="HOTA over the localisation threshold", description=HOTA)
   hota.add_argument("--scores", required=True, help="scores.json of launch.evaluate")
+  hota.add_argument("--protocol", help="one of the protocols scored; else the first")
   hota.add_argument("--class_name", help="one class; else all, weighted by detections")
   hota.add_argument("--out", required=True, help="PNG file to write")
 
@@ -88,7 +89,7 @@ def _hota(args):
   from vistraj_jax.viz import hota
 
   _check_ending(args.out, ".png")
-  scores = hota.read_scores(args.scores)
+  scores = hota.read_scores(args.scores, args.protocol)
   hota.draw_hota(scores, args.out, args.class_name)
   print(f"written: {args.out} ({len(scores['runs'])} runs)")
   return 0
@@ -162,14 +163,13 @@ def _cameras(args):
 
 def _first_scene(names):
   """Returns the first sequence and all that differ from it only in their camera, front first."""
-  scene = next(iter(names)).partition("_CAM")[0]
-  cameras = [name for name in names if name.partition("_CAM")[0] == scene]
-  return sorted(cameras, key=lambda name: RING.index(place) if (place := _place(name)) else -1)
+  from vistraj_jax.tracking import mot_files
 
-
-def _place(name):
-  place = name.partition("_CAM_")[2]
-  return place if place in RING else None
+  parts = {name: mot_files.scene_and_camera(name) for name in names}
+  scene = parts[next(iter(names))][0]
+  cameras = [name for name in names if parts[name][0] == scene]
+  order = {f"CAM_{place}": index for index, place in enumerate(RING)}
+  return sorted(cameras, key=lambda name: order.get(parts[name][1], -1))
 
 
 def _labelled(argument):

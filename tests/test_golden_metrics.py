@@ -102,7 +102,7 @@ def test_classes_of_two_sequences_equal_published_numbers():
       mot_files.Table.of(rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6], rows[:, 7])
       for rows in (arrays[f"gt_{sequence}"], arrays[f"tracker_{sequence}"])
     )
-    scores.append(protocols.score_classes(truth, prediction, config["frames"], "per_class"))
+    scores.append(protocols.score_classes(truth, prediction, config["frames"], "nuscenes"))
   names = [mot_files.CLASSES[number] for number in config["classes"]]
   pooled = {name: protocols.combine([score[name] for score in scores]) for name in names}
   averages = protocols.average_classes(pooled)

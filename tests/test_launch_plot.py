@@ -139,7 +139,10 @@ def test_hota_from_a_file(tmp_path, capsys):
   from test_viz_curves import scores
 
   path, out = tmp_path / "scores.json", tmp_path / "h.png"
-  path.write_text(json.dumps(scores(0.6)))
+  one = scores(0.6)
+  path.write_text(
+    json.dumps({"alphas": one["alphas"], "protocols": {"kitti": {"runs": one["runs"]}}})
+  )
   assert plot.main(["hota", "--scores", str(path), "--class_name", "car", "--out", str(out)]) == 0
   assert cv2.imread(str(out)) is not None and "2 runs" in capsys.readouterr().out
 

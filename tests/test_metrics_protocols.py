@@ -55,7 +55,7 @@ def test_classes_are_scored_apart():
   assert _counts(by_class["car"]) == [5, 0, 5]
   assert _counts(by_class["pedestrian"]) == [0, 5, 0]
   assert _counts(by_class["truck"]) == [0, 0, 0]
-  one = _score(truth, prediction, "per_class", "car")
+  one = _score(truth, prediction, "nuscenes", "car")
   np.testing.assert_equal(one, by_class["car"])
   averages = protocols.average_classes(by_class)
   assert averages["class_averaged"]["summary"]["IDR"] == 1 / 7
@@ -118,7 +118,73 @@ def test_wrong_calls_are_named(call, parts):
     assert part in str(error.value)
 
 
-def test_predictions_without_a_class_column_are_refused_per_class():
+def test_predictions_without_a_class_column_are_refused_by_class():
   rows = tracks.track(1, ROWS)
   with pytest.raises(checks.InputError, match="prediction: class -1 .* allows classes 0 to 6"):
-    _score(rows, tracks.track(1, ROWS, class_id=-1), "per_class", "car")
+    _score(rows, tracks.track(1, ROWS, class_id=-1), "nuscenes", "car")
+
+
+def _keyframe_scores(prediction, frame_rate=12.0, length=13):
+  """Summaries of (all frames, keyframes) of one car that stands in frames 1..length."""
+  truth = tracks.table(*tracks.track(1, range(1, length + 1)))
+  return [
+    protocols.score_classes(truth, tracks.table(*prediction), length, name, frame_rate)["car"]
+    for name in ("nuscenes", "nuscenes_keyframes")
+  ]
+
+
+def test_a_switch_between_keyframes_is_not_seen_on_keyframes():
+  # Keyframes of 13 frames at 12 Hz are 1, 7 and 13.
+  prediction = tracks.track(1, [1, 2, *range(6, 14)]) + tracks.track(9, [3, 4, 5])
+  every, keyframes = _keyframe_scores(prediction)
+  assert (every["summary"]["IDSW"], every["summary"]["MOTA"]) == (2, 11 / 13)
+  assert keyframes["summary"]["IDSW"] == 0
+  assert keyframes["summary"]["HOTA"] == keyframes["summary"]["MOTA"] == 1.0
+  count = {"Dets": 3, "GT_Dets": 3, "IDs": 1, "GT_IDs": 1, "Frames": 3}
+  assert keyframes["Count"] == count
+
+
+def test_a_switch_that_lasts_is_seen_on_keyframes():
+  prediction = tracks.track(1, range(1, 9)) + tracks.track(9, range(9, 14))
+  every, keyframes = _keyframe_scores(prediction)
+  assert every["summary"]["IDSW"] == keyframes["summary"]["IDSW"] == 1
+  assert keyframes["summary"]["MOTA"] == pytest.approx(1 - 1 / 3)
+  assert keyframes["summary"]["IDF1"] == pytest.approx(2 / 3)
+  # Two matches whose ids share 2 of 3 boxes, one whose ids share 1 of 3: (2/3 + 2/3 + 1/3) / 3.
+  assert keyframes["summary"]["AssA"] == pytest.approx(5 / 9)
+  assert keyframes["summary"]["HOTA"] == pytest.approx((5 / 9) ** 0.5)
+
+
+def test_gaps_count_on_the_frames_that_are_scored():
+  between, at_keyframe = [1, *range(7, 14)], [*range(1, 7), *range(8, 14)]
+  for frames, wanted in ((between, [(5, 0), (0, 0)]), (at_keyframe, [(1, 0), (1, 0)])):
+    # A second car keeps every frame alive: frames without any prediction count no fragments.
+    truth = tracks.table(*tracks.track(1, range(1, 14)), *tracks.track(2, range(1, 14), FAR))
+    prediction = tracks.table(*tracks.track(1, frames), *tracks.track(2, range(1, 14), FAR))
+    got = []
+    for name in ("nuscenes", "nuscenes_keyframes"):
+      result = protocols.score_classes(truth, prediction, 13, name, 12.0)["car"]["summary"]
+      got.append((result["FN"], result["IDSW"]))
+      assert result["Frag"] == (1 if result["FN"] else 0)
+    assert got == wanted
+
+
+def test_at_2_hz_every_frame_is_a_keyframe():
+  prediction = tracks.track(1, range(1, 9)) + tracks.track(9, range(9, 14))
+  every, keyframes = _keyframe_scores(prediction, frame_rate=2)
+  np.testing.assert_equal(every, keyframes)
+  _, one = _keyframe_scores(tracks.track(1, range(1, 7)), frame_rate=12, length=6)
+  assert one["Count"]["Frames"] == one["Count"]["GT_Dets"] == 1  # only frame 1
+
+
+@pytest.mark.parametrize("frame_rate", [None, 1, 3, 11.99, 0])
+def test_keyframes_need_a_multiple_of_their_rate(frame_rate):
+  with pytest.raises(checks.InputError) as error:
+    _keyframe_scores(tracks.track(1, range(1, 14)), frame_rate)
+  for part in (f"frame rate: {frame_rate} Hz", "'nuscenes_keyframes'", "multiple of 2 Hz"):
+    assert part in str(error.value)
+
+
+def test_frames_beyond_the_end_are_refused_before_keyframes_are_taken():
+  with pytest.raises(checks.InputError, match="prediction: a row lies in frame 14; .* 1 to 13"):
+    _keyframe_scores(tracks.track(1, [14]))

@@ -118,7 +118,7 @@ def test_missing_log_and_log_without_scalars(tmp_path):
 
 
 def scores(level):
-  """scores.json of two runs, whose HOTA is `level` at the first threshold and falls to 0."""
+  """Scores of two runs, whose HOTA is `level` at the first threshold and falls to 0."""
 
   def result(factor):
     values = {name: (factor * (1 - ALPHAS)).tolist() for name in ("HOTA", "DetA", "AssA")}
@@ -156,5 +156,16 @@ def test_hota_sentences(tmp_path):
   with pytest.raises(checks.InputError, match=r"scores\.json: no JSON"):
     hota.read_scores(path)
   path.write_text('{"HOTA": 1}')
-  with pytest.raises(checks.InputError, match=r"scores\.json: has no 'runs' and 'alphas'"):
+  with pytest.raises(checks.InputError, match=r"scores\.json: has no 'protocols' and 'alphas'"):
     hota.read_scores(tmp_path)
+
+
+def test_one_protocol_of_several_is_read(tmp_path):
+  low, high = scores(0.4), scores(0.8)
+  found = {"first": {"runs": low["runs"]}, "second": {"runs": high["runs"]}}
+  path = tmp_path / "scores.json"
+  path.write_text(json.dumps({"alphas": low["alphas"], "protocols": found}))
+  assert hota.read_scores(tmp_path) == low | {"protocol": "first"}
+  assert hota.read_scores(path, "second") == high | {"protocol": "second"}
+  with pytest.raises(checks.InputError, match=r"'third' is not allowed; choose one of \['first'"):
+    hota.read_scores(path, "third")

@@ -112,6 +112,13 @@ def by_frame(table):
   return np.argsort(table.frame, kind="stable")
 
 
+def check_frames(name, frame, length):
+  """Raises InputError, naming the table, unless all of `frame` [N] lie in 1..length."""
+  if len(frame) and not 1 <= frame.min() <= frame.max() <= length:
+    wrong = frame.min() if frame.min() < 1 else frame.max()
+    raise checks.InputError(f"{name}: a row lies in frame {wrong}; frames run from 1 to {length}.")
+
+
 def match(overlaps, pairs, score, bonus=0.0):
   """Matches the boxes of each frame one to one with the greatest total score.
 
@@ -163,12 +170,8 @@ def match(overlaps, pairs, score, bonus=0.0):
 def _boxes_by_frame(name, table, length):
   """Returns order [N], frame from 0 [N], boxes x0 y0 x1 y1 [4, N], first row of each frame."""
   order = by_frame(table)
+  check_frames(name, table.frame, length)
   frame = table.frame[order] - 1
-  if len(frame) and not 0 <= frame[0] <= frame[-1] < length:
-    wrong = frame[0] if frame[0] < 0 else frame[-1]
-    raise checks.InputError(
-      f"{name}: a row lies in frame {wrong + 1}; frames run from 1 to {length}."
-    )
   x, y, width, height = table.box_xywh[order].T
   box = np.stack([x, y, x + width, y + height])
   return order, frame, box, np.searchsorted(frame, np.arange(length + 1))

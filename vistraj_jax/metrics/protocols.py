@@ -4,18 +4,21 @@
     prediction = mot_files.read_table("pred.txt", "prediction", length)
     result = score_sequence(truth, prediction, length, protocol="mot17")
     pooled = combine([result, ...])                          # over sequences
-    by_class = score_classes(truth, prediction, length, protocol="per_class")
+    by_class = score_classes(truth, prediction, length, protocol="nuscenes")
     averages = average_classes({name: combine([...]) for name in by_class})
 
 A result is `{"HOTA": {...}, "CLEAR": {...}, "Identity": {...}, "Count": {...}, "summary": {...}}`
 with TrackEval's field names and numbers, as fractions; HOTA's arrays run over `ALPHAS`. Tables are
 `tracking.mot_files.Table`, or anything with its fields.
 
-Protocols:
+Every protocol works for any data with its class ids. Protocols:
   plain: truth with flag 0 is left out; classes are ignored.
   mot17, mot20: class 1 is scored; predictions on people in vehicles, static people, distractors and
     reflections (2, 7, 8, 12; with mot20 also 6, vehicles) are removed.
-  per_class: the seven classes of `mot_files.CLASSES`, each with the plain rules.
+  nuscenes: the seven classes of `mot_files.CLASSES`, each with the plain rules, in all frames.
+  nuscenes_keyframes: the same in the annotated frames only, 2 a second: frames 1, 1 + r, 1 + 2 r,
+    ... with r = frame rate / 2 Hz become a sequence of their own, so that switches, fragments and
+    matches are those of consecutive keyframes.
   kitti: car, pedestrian, bicycle. Predictions matched to a neighbour class (vans, sitting people)
     or to truth with flag 0 are removed; so are unmatched ones that lie by more than half in a
     DontCare region or are 25 px high or less. KITTI's own tool also treats truncated and heavily
@@ -43,11 +46,13 @@ class Protocol:
   Attributes:
     classes: {class name: function (truth, prediction, length) -> Overlaps of what is scored}.
     truth_classes, prediction_classes: class ids that the files may hold, or None = any.
+    keyframe_rate: Hz of the frames that are scored, from frame 1 on, or None = all frames.
   """
 
   classes: dict
   truth_classes: range | None = None
   prediction_classes: range | None = None
+  keyframe_rate: int | None = None
 
 
 def _plain(truth, prediction, length, class_id=None):
@@ -102,6 +107,8 @@ def _rows(table, rows):
 _CLASSES = ("car", "truck", "bus", "trailer", "pedestrian", "motorcycle", "bicycle")
 _partial = functools.partial
 
+_BY_CLASS = {name: _partial(_plain, class_id=i) for i, name in enumerate(_CLASSES)}
+
 # Class ids 7 to 10 of truth are KITTI's vans, sitting people, ignored regions and the rest.
 PROTOCOLS = {
   "plain": Protocol({"all": _plain}),
@@ -112,9 +119,8 @@ PROTOCOLS = {
     {"pedestrian": _partial(_motchallenge, distractors=(2, 6, 7, 8, 12))},
     *(range(1, 14), range(-1, 2)),
   ),
-  "per_class": Protocol(
-    {name: _partial(_plain, class_id=i) for i, name in enumerate(_CLASSES)}, range(11), range(7)
-  ),
+  "nuscenes": Protocol(_BY_CLASS, range(11), range(7)),
+  "nuscenes_keyframes": Protocol(_BY_CLASS, range(11), range(7), keyframe_rate=2),
   "kitti": Protocol(
     {
       "car": _partial(_kitti, class_id=0, neighbours=(7,)),
@@ -126,7 +132,7 @@ PROTOCOLS = {
 }
 
 
-def score_sequence(truth, prediction, length, protocol="plain", class_name=None):
+def score_sequence(truth, prediction, length, protocol="plain", class_name=None, frame_rate=None):
   """Scores one class of one sequence.
 
   Args:
@@ -134,27 +140,50 @@ def score_sequence(truth, prediction, length, protocol="plain", class_name=None)
     length: number of frames; frames run from 1 to `length`.
     protocol: a key of `PROTOCOLS`.
     class_name: one of the protocol's classes; needed where it has several.
+    frame_rate: Hz; needed by protocols that score keyframes only.
 
   Returns:
     The result dict described above.
 
   Raises:
-    InputError: unknown protocol or class, a frame outside the sequence, an id twice in a frame, or
-      a class id the protocol does not know.
+    InputError: unknown protocol or class, a frame outside the sequence, an id twice in a frame, a
+      class id the protocol does not know, or a frame rate that the keyframe rate does not divide.
   """
   rules = _protocol(protocol)
   if class_name is None and len(rules.classes) == 1:
     (class_name,) = rules.classes
   checks.choice(f"class of protocol {protocol!r}", class_name, rules.classes)
-  _check_classes(truth, prediction, rules, protocol)
-  return _score(rules.classes[class_name](truth, prediction, length))
+  sides = _scored_frames(truth, prediction, length, protocol, frame_rate)
+  return _score(rules.classes[class_name](*sides))
 
 
-def score_classes(truth, prediction, length, protocol="per_class"):
+def score_classes(truth, prediction, length, protocol="nuscenes", frame_rate=None):
   """Scores every class of the protocol: {class name: result}; see `score_sequence`."""
   rules = _protocol(protocol)
-  _check_classes(truth, prediction, rules, protocol)
-  return {name: _score(of(truth, prediction, length)) for name, of in rules.classes.items()}
+  sides = _scored_frames(truth, prediction, length, protocol, frame_rate)
+  return {name: _score(of(*sides)) for name, of in rules.classes.items()}
+
+
+def keyframe_interval(protocol, frame_rate):
+  """Returns how many frames lie from one scored frame to the next; 1 if all are scored.
+
+  Args:
+    protocol: a key of `PROTOCOLS`.
+    frame_rate: Hz, or None if it is unknown.
+
+  Raises:
+    InputError: the keyframe rate of the protocol does not divide the frame rate.
+  """
+  rate = _protocol(protocol).keyframe_rate
+  if rate is None:
+    return 1
+  interval = 0 if frame_rate is None else frame_rate / rate
+  checks.require(
+    interval >= 1 and interval == int(interval),
+    f"frame rate: {frame_rate} Hz received; protocol {protocol!r} scores {rate} frames a second, "
+    f"so give a multiple of {rate} Hz, or choose a protocol that scores all frames.",
+  )
+  return int(interval)
 
 
 def combine(results):
@@ -199,6 +228,21 @@ def _average(results):
   averaged = {name: metric.average([r[name] for r in results]) for name, metric in METRICS.items()}
   averaged["Count"] = {name: sum(r["Count"][name] for r in results) for name in COUNT}
   return _with_summary(averaged)
+
+
+def _scored_frames(truth, prediction, length, protocol, frame_rate):
+  """Returns truth, prediction and length of the frames that the protocol scores, checked."""
+  interval = keyframe_interval(protocol, frame_rate)
+  _check_classes(truth, prediction, _protocol(protocol), protocol)
+  if interval == 1:
+    return truth, prediction, length
+  sides = []
+  for name, table in (("truth", truth), ("prediction", prediction)):
+    overlaps.check_frames(name, table.frame, length)
+    rows = _rows(table, (table.frame - 1) % interval == 0)
+    rows.frame = (rows.frame - 1) // interval + 1
+    sides.append(rows)
+  return *sides, (length - 1) // interval + 1
 
 
 def _check_classes(truth, prediction, rules, protocol):

@@ -1,4 +1,7 @@
-"""Arranges the scores of several runs over many sequences as plain dicts, and as tables."""
+"""Arranges the scores of several runs over many sequences as plain dicts, and as tables.
+
+Sequences pool by counts: over all of them, and over those of one camera.
+"""
 
 import numpy as np
 
@@ -16,17 +19,20 @@ COLUMNS = (
 POOLED = "COMBINED"
 
 
-def arrange(scores):
+def arrange(scores, cameras):
   """Pools and averages the scores of one run.
 
   Args:
     scores: {sequence: {class name: result of `protocols.score_sequence`}}.
+    cameras: {sequence: name of its camera, or ""}.
 
   Returns:
     {"classes": {class: {"COMBINED": result, "sequences": {sequence: result}}},
      "over_classes": {"class_averaged": result, "class_averaged_nonempty": result,
                       "detection_averaged": result,
-                      "sequences": {sequence: detection-averaged result}}}
+                      "sequences": {sequence: detection-averaged result}},
+     "cameras": {camera: {"classes": {class: result},
+                          "over_classes": {the same three averages}}}}
   """
   names = list(next(iter(scores.values())))
   classes = {}
@@ -37,7 +43,12 @@ def arrange(scores):
   over["sequences"] = {
     sequence: protocols.combine(by_class.values()) for sequence, by_class in scores.items()
   }
-  return {"classes": classes, "over_classes": over}
+  by_camera = {}
+  for camera in sorted(set(cameras.values()) - {""}):
+    own = [by_class for sequence, by_class in scores.items() if cameras[sequence] == camera]
+    pooled = {name: protocols.combine([by_class[name] for by_class in own]) for name in names}
+    by_camera[camera] = {"classes": pooled, "over_classes": protocols.average_classes(pooled)}
+  return {"classes": classes, "over_classes": over, "cameras": by_camera}
 
 
 def plain(value):
@@ -69,17 +80,39 @@ def class_table(runs):
     ]
   for name in first["classes"]:
     block = {label: run["classes"][name][POOLED] for label, run in runs.items()}
-    if any(result["Count"]["GT_Dets"] + result["Count"]["Dets"] for result in block.values()):
+    if any(map(_has_boxes, block.values())):
       blocks.append((name, block))
-  rows = [["class", "run", *(title for title, _, _ in COLUMNS)]]
+  rows = [_header("class")]
   for title, block in blocks:
     rows += [[title, label, *_values(result)] for label, result in block.items()]
   return rows
 
 
+def camera_table(runs, by_class=False):
+  """Returns the rows [camera, run, value, ...], the header first; none without cameras.
+
+  Args:
+    runs: {label: what `arrange` returns}.
+    by_class: one block per camera and class that has any box, instead of one per camera over all
+      classes.
+  """
+  rows = [_header("camera, class" if by_class else "camera")]
+  for camera, first in next(iter(runs.values()))["cameras"].items():
+    own = {label: run["cameras"][camera] for label, run in runs.items()}
+    for name in first["classes"] if by_class else (None,):
+      block = {
+        label: one["classes"][name] if name else one["over_classes"]["detection_averaged"]
+        for label, one in own.items()
+      }
+      if name is None or any(map(_has_boxes, block.values())):
+        title = f"{camera} {name}" if name else camera
+        rows += [[title, label, *_values(result)] for label, result in block.items()]
+  return rows if len(rows) > 1 else []
+
+
 def sequence_table(runs):
   """Returns the rows [sequence, run, value, ...] over all classes, the header first."""
-  rows = [["sequence", "run", *(title for title, _, _ in COLUMNS)]]
+  rows = [_header("sequence")]
   for sequence in next(iter(runs.values()))["over_classes"]["sequences"]:
     for label, run in runs.items():
       rows.append([sequence, label, *_values(run["over_classes"]["sequences"][sequence])])
@@ -105,7 +138,18 @@ def as_markdown(rows):
   return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
 
 
+def _header(first):
+  return [first, "run", *(title for title, _, _ in COLUMNS)]
+
+
+def _has_boxes(result):
+  return result["Count"]["GT_Dets"] + result["Count"]["Dets"] > 0
+
+
 def _values(result):
+  """Returns the cells of a row; without a true or predicted box there is nothing to score."""
+  if not _has_boxes(result):
+    return ["-"] * len(COLUMNS)
   summary = result["summary"]
   return [
     f"{100 * summary[key]:.2f}" if ratio else f"{summary[key]:,}" for _, key, ratio in COLUMNS

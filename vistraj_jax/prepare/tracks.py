@@ -4,8 +4,6 @@ Every source of tracks (MOTChallenge folders, KITTI labels, nuScenes, the simula
 here, so all of them count, skip and write in the same way.
 """
 
-import re
-
 import numpy as np
 
 from vistraj_jax.core import files
@@ -36,7 +34,7 @@ def track_records(truth, info, classes, keyframe_interval=1):
   rows = np.flatnonzero(kept)
   rows = rows[np.lexsort((truth.frame[rows], truth.track_id[rows]))]
   ids = truth.track_id[rows]
-  camera = re.search(r"[_-](CAM_[A-Z_]+)$", info.name)
+  _, camera = mot_files.scene_and_camera(info.name)
   payloads = []
   result = {"frames": info.length, **dict.fromkeys(_COUNTS, 0), "classes": {}}
   for track in np.split(rows, np.flatnonzero(np.diff(ids)) + 1) if len(rows) else ():
@@ -44,7 +42,7 @@ def track_records(truth, info, classes, keyframe_interval=1):
     windows = trackssm.num_windows(frames)
     values = {
       "sequence": info.name,
-      "camera": camera[1] if camera else "",
+      "camera": camera,
       "track_id": truth.track_id[track[0]],
       "class_id": class_id[track[0]],
       "frames": frames,

@@ -9,6 +9,7 @@ pixels of the image with the origin at its top left corner. Commas or blanks sep
 import configparser
 import dataclasses
 import pathlib
+import re
 
 import numpy as np
 
@@ -206,6 +207,12 @@ def find_sequences(root):
   raise checks.InputError(
     f"{root}: holds no sequence; expected folders with a seqinfo.ini in it or in its splits."
   )
+
+
+def scene_and_camera(name):
+  """Splits a sequence name `{scene}_CAM_*` or `{scene}-CAM_*`; without a camera it gives ""."""
+  found = re.fullmatch(r"(.*)[_-](CAM_[A-Z_]+)", name)
+  return (found[1], found[2]) if found else (name, "")
 
 
 def _read_by_line(path, data, kind):

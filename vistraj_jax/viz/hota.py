@@ -11,14 +11,18 @@ from vistraj_jax.viz import style
 QUANTITIES = {"HOTA": "HOTA", "DetA": "detection accuracy", "AssA": "association accuracy"}
 
 
-def read_scores(path):
-  """Reads the JSON file of an evaluation.
+def read_scores(path, protocol=None):
+  """Reads one protocol of the JSON file of an evaluation.
+
+  Args:
+    path: scores.json, or its folder.
+    protocol: its name; None takes the first of the file.
 
   Returns:
-    Its dict: "alphas", and "runs" with one entry per run.
+    {"protocol": its name, "alphas": the thresholds, "runs": {run: scores}}.
 
   Raises:
-    InputError: naming the file, if it is missing or holds something else.
+    InputError: naming the file, if it is missing or holds something else, or the protocol.
   """
   path = pathlib.Path(path)
   path = path / "scores.json" if path.is_dir() else path
@@ -30,10 +34,13 @@ def read_scores(path):
   except ValueError as error:
     raise checks.InputError(f"{path}: no JSON ({error}); evaluate again.") from error
   checks.require(
-    isinstance(scores, dict) and scores.get("runs") and scores.get("alphas"),
-    f"{path}: has no 'runs' and 'alphas', so it is not the scores.json of launch.evaluate.",
+    isinstance(scores, dict) and scores.get("protocols") and scores.get("alphas"),
+    f"{path}: has no 'protocols' and 'alphas', so it is not the scores.json of launch.evaluate.",
   )
-  return scores
+  protocol = protocol or next(iter(scores["protocols"]))
+  checks.choice(f"protocol of {path}", protocol, scores["protocols"])
+  runs = scores["protocols"][protocol]["runs"]
+  return {"protocol": protocol, "alphas": scores["alphas"], "runs": runs}
 
 
 def curves(scores, class_name=None):
@@ -80,6 +87,6 @@ def draw_hota(scores, path, class_name=None):
     ax.margins(y=0.1)
     ax.legend(fontsize=7, frameon=True, framealpha=0.85, edgecolor="none", loc="best")
   scope = "all classes, weighted by detections" if class_name is None else f"class {class_name}"
-  made.suptitle(f"{scope}; protocol {scores.get('protocol', 'unknown')}", fontsize=11)
+  made.suptitle(f"{scope}; protocol {scores['protocol']}", fontsize=11)
   style.save(made, path)
   return made
