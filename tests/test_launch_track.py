@@ -128,6 +128,36 @@ def test_a_learned_motion(data, tmp_path, monkeypatch, capsys, frame_rate, warne
   assert ("trained at 30 Hz" in captured.err) == warned
 
 
+@pytest.fixture
+def keyframes(tmp_path):
+  """One sequence at 2 Hz: a car moves on, another stands and hides for 1 s and then for 3 s."""
+  folder = tmp_path / "keyframes" / "scene_CAM_FRONT"
+  mot_files.write_sequence_info(folder, mot_files.SequenceInfo(folder.name, 2.0, 24, 1600, 900))
+  moving = [(f, 1, (40.0 * f, 100.0, 200.0, 100.0)) for f in range(1, 25)]
+  seen = [*range(1, 7), *range(9, 15), *range(21, 25)]
+  standing = [(f, 2, (600.0, 500.0, 80.0, 80.0)) for f in seen]
+  frame, track_id, box = zip(*moving, *standing, strict=True)
+  truth = mot_files.Table.of(frame, track_id, box, class_id=np.zeros(len(frame)))
+  mot_files.write_table(folder / "gt" / "gt.txt", truth)
+  return folder.parent
+
+
+@pytest.mark.parametrize("preset", ["byte", "bot"])
+@pytest.mark.parametrize("motion", ["identity", "constant_velocity", "kalman", "trackssm"])
+def test_keyframes_at_2_hz(keyframes, tmp_path, monkeypatch, capsys, motion, preset):
+  _network(monkeypatch, 12.0)
+  more = ["--weights", "w"] if motion == "trackssm" else []
+  _run(keyframes, tmp_path, "--preset", preset, *more, motion=motion)
+  rows = mot_files.read_table(tmp_path / "run" / "data" / "scene_CAM_FRONT.txt", "prediction", 24)
+  moving = rows.box_xywh[:, 1] == 100
+  assert len(set(rows.track_id[moving].tolist())) == 1 and moving.sum() == 24
+  ids = dict(zip(rows.frame[~moving].tolist(), rows.track_id[~moving].tolist(), strict=True))
+  # The buffer is 1 s, so 2 frames here: the first absence is bridged, the second is not.
+  assert ids[6] == ids[9] == ids[14] != ids[24]
+  warned = "trained at 12 Hz" in capsys.readouterr().err
+  assert warned == (motion == "trackssm")
+
+
 @pytest.mark.parametrize(
   "more, motion, wanted",
   [
