@@ -96,7 +96,7 @@ def _preparation(folder):
 
 def _pipeline(folder):
   cfg = {"pipeline": "trackssm", "root": folder / "world"}
-  seconds, examples = _seconds(lambda: pipeline.load(cfg, "train", history=5))
+  seconds, examples = _seconds(lambda: pipeline.load(cfg, "train", {"history": 5}))
   _print("load the training split", len(examples) / seconds, "windows/s")
   for batch_size in (64, 512, 2048):
     iterator = iter(pipeline.batches(examples, batch_size=batch_size, seed=0, train=True))

@@ -9,7 +9,6 @@ Writes below --workdir: config.json (resolved), data_set.json, log.jsonl, tensor
 Ctrl-C or SIGTERM saves and stops; the same command goes on. Settings: the config file itself.
 """
 
-import functools
 import json
 import pathlib
 import runpy
@@ -45,8 +44,7 @@ def train(config, workdir):
   if config.data.root == "embedded":
     config.data.root = str(embedded.root(config.task))
   _save_config(config, workdir)
-  load = functools.partial(pipeline.load, config.data, history=config.model.history)
-  examples = {split: load(split=split) for split in ("train", "val")}
+  examples = {s: pipeline.load(config.data, s, config.model) for s in ("train", "val")}
   about = {split: {"examples": len(x), **x.about()} for split, x in examples.items()}
   if jax.process_index() == 0:
     files.write_text(pathlib.Path(workdir) / "data_set.json", json.dumps(about, indent=2) + "\n")

@@ -42,8 +42,8 @@ def cfg(tmp_path_factory):
 
 
 def _loader(cfg, split="train", **kwargs):
-  settings = {"history": 5, "batch_size": 8, "seed": 3, "train": split == "train", **kwargs}
-  return pipeline.make_loader(cfg, split, **settings)
+  settings = {"batch_size": 8, "seed": 3, "train": split == "train", **kwargs}
+  return pipeline.make_loader(cfg, split, {"history": 5}, **settings)
 
 
 def _take(iterator, count):
@@ -83,7 +83,7 @@ def test_stride_needs_the_frames_between():
 def test_values_of_one_window(tmp_path):
   rng = np.random.default_rng(1)
   _write(tmp_path, "val", [_track("b", 3, range(1, 9), rng), _track("a", 4, range(5, 12), rng)])
-  examples = trackssm.load({"root": tmp_path}, "val", history=5)
+  examples = trackssm.load({"root": tmp_path}, "val", {"history": 5})
   assert len(examples) == 3 and examples.sequences == ("a", "b")
   found = examples.gather(np.array([2, 1]))
   wanted = _track("b", 3, range(1, 9), np.random.default_rng(1))["boxes"][1:8].astype(np.float32)
@@ -98,16 +98,16 @@ def test_values_of_one_window(tmp_path):
 
 
 def test_strides_by_config(cfg):
-  every = len(trackssm.load(cfg, "train", history=5))
-  third = len(trackssm.load({**cfg, "sample_stride": 3}, "train", history=5))
+  every = len(trackssm.load(cfg, "train", {"history": 5}))
+  third = len(trackssm.load({**cfg, "sample_stride": 3}, "train", {"history": 5}))
   assert every / 3 <= third < every / 2
-  slow = trackssm.load({**cfg, "frame_stride": 3}, "train", history=2)
+  slow = trackssm.load({**cfg, "frame_stride": 3}, "train", {"history": 2})
   np.testing.assert_array_equal(slow.steps, [0, 3, 6, 9])
   np.testing.assert_array_equal(slow.frame_rate, np.full(30, 4.0))
 
 
 def test_training_epochs_visit_every_example_once_in_new_orders(cfg):
-  examples = pipeline.load(cfg, "train", history=5)
+  examples = pipeline.load(cfg, "train", {"history": 5})
   steps = len(examples) // 8
   batches = _take(iter(_loader(cfg)), 2 * steps)
   keys = [tuple(box.ravel()) for batch in batches for box in batch["boxes"]]
@@ -140,7 +140,7 @@ def test_processes_share_the_global_batch(cfg, shards):
 
 @pytest.mark.parametrize(("shards", "batch_size"), [(1, 8), (3, 7), (4, 100)])
 def test_evaluation_sees_every_example_once_in_equally_many_batches(cfg, shards, batch_size):
-  examples = pipeline.load(cfg, "val", history=5)
+  examples = pipeline.load(cfg, "val", {"history": 5})
   per_process = [
     list(_loader(cfg, "val", batch_size=batch_size, shard=k, num_shards=shards))
     for k in range(shards)
@@ -156,7 +156,7 @@ def test_evaluation_sees_every_example_once_in_equally_many_batches(cfg, shards,
 
 
 def test_resume_is_exact(cfg):
-  steps = pipeline.num_examples(cfg, "train", history=5) // 8
+  steps = pipeline.num_examples(cfg, "train", {"history": 5}) // 8
   for stop in (0, 1, steps - 1, steps, steps + 5):
     iterator = iter(_loader(cfg))
     _take(iterator, stop)
@@ -210,7 +210,7 @@ def test_record_of_unequal_lengths(tmp_path):
   track = _track("s", 1, range(9), np.random.default_rng(0))
   _write(tmp_path, "val", [{**track, "visibility": np.ones(8)}])
   with pytest.raises(checks.InputError, match="trackssm-val record 0: 8 visibility for 9 frames"):
-    trackssm.load({"root": tmp_path}, "val", history=5)
+    trackssm.load({"root": tmp_path}, "val", {"history": 5})
 
 
 def test_damaged_shard_is_noticed(cfg, tmp_path):

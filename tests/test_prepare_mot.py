@@ -300,7 +300,7 @@ def test_real_mot17_halves(tmp_path):
   assert boxes == people == 112_297
   written = (tmp_path / "out").glob("*/*/gt/gt.txt")
   assert sum(len(p.read_text().splitlines()) for p in written) == sum(map(len, rows))
-  examples = trackssm.load({"root": tmp_path / "out"}, "train", history=5)
+  examples = trackssm.load({"root": tmp_path / "out"}, "train", {"history": 5})
   assert len(examples) == statistics["splits"]["train"]["windows"] == 56_134
   # The target is not in the condition: it equals the newest box only where people stand still.
   boxes = examples.gather(np.arange(len(examples)))["boxes"]

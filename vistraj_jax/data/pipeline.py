@@ -1,7 +1,8 @@
 """Batches for training and evaluation: shuffle, share among processes, pad and mask, resume.
 
-A system plugs in a module with `load(cfg, split, *, history) -> examples`, where `len(examples)`
-is their number and `examples.gather(indices)` returns {name: array [B, ...]} for int indices [B].
+A system plugs in a module with `load(cfg, split, model) -> examples`, where `len(examples)` is
+their number, `examples.gather(indices)` returns {name: array [B, ...]} for int indices [B] and
+`examples.about()` what a run records of its data.
 One element of the grain data set is a whole batch, so that small examples are gathered by NumPy
 at once; the order is a function of (seed, epoch), and the state of an iterator is one number.
 """
@@ -15,22 +16,28 @@ import numpy as np
 from vistraj_jax.core import checks
 
 # Name in config.data.pipeline -> module, imported on use.
-PIPELINES = {"trackssm": "vistraj_jax.data.trackssm"}
+PIPELINES = {
+  "trackssm": "vistraj_jax.data.trackssm",
+  "waymo_e2e": "vistraj_jax.data.waymo_e2e",
+}
 
 
-def load(cfg, split, *, history):
-  """Returns the examples of one split by the module that `cfg.pipeline` names."""
+def load(cfg, split, model):
+  """Returns the examples of one split by the module that `cfg.pipeline` names.
+
+  `model` is config.model: what the network is decides what is read for it.
+  """
   name = checks.choice("config.data.pipeline", cfg["pipeline"], PIPELINES)
-  return importlib.import_module(PIPELINES[name]).load(cfg, split, history=history)
+  return importlib.import_module(PIPELINES[name]).load(cfg, split, model)
 
 
-def num_examples(cfg, split, *, history):
+def num_examples(cfg, split, model):
   """Returns the number of examples of one split, over all processes."""
-  return len(load(cfg, split, history=history))
+  return len(load(cfg, split, model))
 
 
 def make_loader(
-  cfg, split, *, history, batch_size, seed, train, shard=0, num_shards=1, worker_count=0
+  cfg, split, model, *, batch_size, seed, train, shard=0, num_shards=1, worker_count=0
 ):
   """Returns a `grain.IterDataset` of the batches of this process.
 
@@ -41,7 +48,7 @@ def make_loader(
   Args:
     cfg: config.data; `pipeline` names the system, the rest is read by its module.
     split: name of the split.
-    history: condition rows of an example.
+    model: config.model.
     batch_size: examples per batch of this process.
     seed: of the order in training.
     train: True: shuffled anew every epoch, without end, incomplete global batches dropped;
@@ -52,7 +59,7 @@ def make_loader(
   Raises:
     InputError: unknown pipeline, missing or damaged files, or too few examples for one batch.
   """
-  examples = load(cfg, split, history=history)
+  examples = load(cfg, split, model)
   return batches(
     examples,
     batch_size=batch_size,

@@ -139,14 +139,14 @@ def normalized(track):
   return geometry.xywh_to_cxcywh(track["boxes"]) / size
 
 
-def load(cfg, split, *, history):
+def load(cfg, split, model):
   """Reads a split into memory.
 
   Args:
     cfg: `root`, the folder that launch.prepare wrote; `sample_stride` (every n-th window of a
       track) and `frame_stride` (frames between the boxes of a window) default to 1.
     split: "train", "val" or "test".
-    history: condition rows of a window.
+    model: config.model; `history`, the condition rows of a window, is read.
 
   Returns:
     `Windows`.
@@ -154,6 +154,7 @@ def load(cfg, split, *, history):
   Raises:
     InputError: missing or damaged files, or no window in the split.
   """
+  history = model["history"]
   frame_stride, sample_stride = cfg.get("frame_stride", 1), cfg.get("sample_stride", 1)
   boxes, frames, starts, owners = [], [], [], []
   class_ids, sequences, frame_rates = [], [], []
