@@ -6,10 +6,10 @@ the next (6 for 12 fps), keyframe k (from 0) is frame n k + 1.
 
 import numpy as np
 
-from vistraj_jax.core import geometry
+from vistraj_jax.core import checks, geometry
 from vistraj_jax.tracking import mot_files
 
-# First prefix that fits; None drops the category, and so does the lack of a fit.
+# First prefix that fits.
 _CATEGORIES = (
   ("vehicle.car", "car"),
   ("vehicle.truck", "truck"),
@@ -20,6 +20,13 @@ _CATEGORIES = (
   ("vehicle.motorcycle", "motorcycle"),
   ("vehicle.bicycle", "bicycle"),
 )
+_DROPPED = (
+  "vehicle.construction",
+  "vehicle.emergency.",
+  "animal",
+  "movable_object.",
+  "static_object.bicycle_rack",
+)
 # Pedestrians that the official tracking task drops.
 _UNOFFICIAL = ("personal_mobility", "stroller", "wheelchair")
 
@@ -29,12 +36,20 @@ def class_id(category, official_pedestrians=False):
 
   `official_pedestrians` drops personal mobility, strollers and wheelchairs, as the official
   tracking task does.
+
+  Raises:
+    InputError: neither a tracked nor a known dropped category.
   """
   if official_pedestrians and category.rsplit(".", 1)[-1] in _UNOFFICIAL:
     return -1
   for prefix, name in _CATEGORIES:
     if category.startswith(prefix):
       return mot_files.CLASSES.index(name)
+  checks.require(
+    category.startswith(_DROPPED),
+    f"category {category!r} is unknown; tracked are {[p for p, _ in _CATEGORIES]}, dropped are "
+    f"{list(_DROPPED)}.",
+  )
   return -1
 
 

@@ -1,0 +1,353 @@
+"""nuScenes tables, opened through nuscenes-devkit -> `Scene`, with every token checked.
+
+The devkit stops at the first token that points nowhere. Here only the scene that holds it is lost.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from vistraj_jax.core import checks
+from vistraj_jax.prepare.nuscenes import boxes
+from vistraj_jax.prepare.nuscenes.scene import Camera, Scene
+
+CAMERAS = (
+  "CAM_FRONT",
+  "CAM_FRONT_LEFT",
+  "CAM_FRONT_RIGHT",
+  "CAM_BACK",
+  "CAM_BACK_LEFT",
+  "CAM_BACK_RIGHT",
+)
+TABLES = (
+  *("category", "attribute", "visibility", "instance", "sensor", "calibrated_sensor", "ego_pose"),
+  *("log", "scene", "sample", "sample_data", "sample_annotation", "map"),
+)
+_VISIBILITY = {"": 0, "1": 1, "2": 2, "3": 3, "4": 4}
+_REMEDY = "download the tables again, or leave this scene out with --keep_going"
+
+
+def table_paths(dataroot, version):
+  """Returns the files of the 13 tables.
+
+  Raises:
+    InputError: the folder, the version or a table is missing.
+  """
+  dataroot = pathlib.Path(dataroot)
+  checks.require(
+    dataroot.is_dir(), f"--dataroot: {dataroot}: no such folder; give the folder that holds v1.0-*."
+  )
+  folder = dataroot / version
+  found = sorted(path.name for path in dataroot.glob("v1.0-*"))
+  checks.require(
+    folder.is_dir(), f"{folder}: no such version; {dataroot} holds {found or 'no folder v1.0-*'}."
+  )
+  paths = [folder / f"{table}.json" for table in TABLES]
+  missing = [path.name for path in paths if not path.is_file()]
+  checks.require(
+    not missing, f"{folder}: the tables {missing} are missing; download the metadata again."
+  )
+  return paths
+
+
+class Database:
+  """The opened tables of one version.
+
+  Attributes:
+    names: names of all scenes, sorted.
+    strays: sentences on records that belong to no scene, since the token that would say so points
+      nowhere.
+  """
+
+  def __init__(self, dataroot, version):
+    """Opens the tables; takes minutes and several GB for v1.0-trainval.
+
+    Raises:
+      InputError: a folder, table or map mask is missing, a table is damaged, or the devkit is not
+        installed.
+    """
+    paths = table_paths(dataroot, version)
+    self._folder = pathlib.Path(dataroot) / version
+    self._tables = _open(pathlib.Path(dataroot), version, paths)
+    self._scenes = {record["name"]: record for record in self._tables.scene}
+    self.names = sorted(self._scenes)
+    self._images = {}
+    self._damage = {}  # scene token -> sentence
+    self.strays = []
+    self._find_strays()
+
+  def scene(self, name):
+    """Returns one scene.
+
+    Raises:
+      InputError: no such scene; a token points nowhere; a value is missing or no finite number; a
+        category is unknown; a keyframe has no image. Names scene, table, record and value.
+    """
+    near = checks.nearest(name, self.names)
+    checks.require(name in self._scenes, f"{self._folder}: holds no {name!r}; nearest: {near}.")
+    try:
+      return self._scene(name, self._scenes[name])
+    except KeyError as error:
+      raise checks.InputError(f"{name}: a record lacks the field {error}; {_REMEDY}.") from error
+
+  def _scene(self, name, record):
+    if record["token"] in self._damage:
+      raise checks.InputError(self._damage[record["token"]])
+    samples = self._samples(name, record)
+    time = np.array([sample["timestamp"] for sample in samples], np.int64)
+    checks.require(
+      (np.diff(time) > 0).all(), f"{name}: the times of its keyframes do not rise; {_REMEDY}."
+    )
+    annotations = [
+      (k, self._tables.get("sample_annotation", token))
+      for k, sample in enumerate(samples)
+      for token in sample["anns"]
+    ]
+    records = [annotation for _, annotation in annotations]
+    self._check_once(name, annotations)
+    translation, size, rotation = (
+      self._numbers(name, "sample_annotation", records, field, width)
+      for field, width in (("translation", 3), ("size", 3), ("rotation", 4))
+    )
+    return Scene(
+      name=name,
+      time=time / 1e6,
+      keyframe=np.array([k for k, _ in annotations], np.int64),
+      instance=np.array([r["instance_token"] for r in records], np.str_),
+      category=np.array([self._category(name, r) for r in records], np.str_),
+      translation=translation,
+      size_wlh=size,
+      rotation=rotation,
+      visibility=np.array([self._visibility(name, r) for r in records], np.int64),
+      cameras=self._cameras(name, samples),
+    )
+
+  def _samples(self, name, record):
+    """Follows the keyframes of a scene from the first to the last."""
+    samples, where, field = [], record, "first_sample_token"
+    table = "scene"
+    while where[field]:
+      sample = self._follow(name, table, where, field, "sample")
+      checks.require(
+        sample["scene_token"] == record["token"] and len(samples) < record["nbr_samples"],
+        f"{name}: sample {sample['token']} is of another scene, or of more than the "
+        f"{record['nbr_samples']} samples that scene.json counts; {_REMEDY}.",
+      )
+      samples.append(sample)
+      table, where, field = "sample", sample, "next"
+    checks.require(
+      len(samples) == record["nbr_samples"] and samples,
+      f"{name}: {len(samples)} samples follow each other where scene.json counts "
+      f"{record['nbr_samples']}; {_REMEDY}.",
+    )
+    return samples
+
+  def _check_once(self, name, annotations):
+    seen = set()
+    for k, annotation in annotations:
+      key = (k, annotation["instance_token"])
+      checks.require(
+        key not in seen,
+        f"{name}: annotation {annotation['token']}: instance {key[1]} is annotated twice in "
+        f"keyframe {k}; {_REMEDY}.",
+      )
+      seen.add(key)
+
+  def _cameras(self, name, samples):
+    by_camera = {}
+    for k, sample in enumerate(samples):
+      for record in self._images.get(sample["token"], ()):
+        by_camera.setdefault(record["channel"], []).append((k, record))
+    return {camera: self._camera(name, camera, by_camera[camera]) for camera in sorted(by_camera)}
+
+  def _camera(self, name, camera, images):
+    images = sorted(images, key=lambda image: image[1]["timestamp"])
+    records = [record for _, record in images]
+    keyframes = [k for k, record in images if record["is_key_frame"]]
+    count = 1 + max(k for k, _ in images)
+    checks.require(
+      keyframes == list(range(count)),
+      f"{name}: {camera} has images of keyframes {keyframes[:50]} where 0 to {count - 1}, each "
+      f"once and in order of time, are wanted; {_REMEDY}.",
+    )
+    calibrations = {record["calibrated_sensor_token"] for record in records}
+    sizes = {(record["width"], record["height"]) for record in records}
+    checks.require(
+      len(calibrations) == 1 and len(sizes) == 1,
+      f"{name}: {camera} has {len(calibrations)} calibrations and the image sizes {sorted(sizes)}; "
+      f"one of each is wanted; {_REMEDY}.",
+    )
+    calibration = self._follow(
+      name, "sample_data", records[0], "calibrated_sensor_token", "calibrated_sensor"
+    )
+    intrinsic = self._numbers(name, "calibrated_sensor", [calibration], "camera_intrinsic", 9)
+    egos = [self._follow(name, "sample_data", r, "ego_pose_token", "ego_pose") for r in records]
+    return Camera(
+      sensor_pose=self._poses(name, "calibrated_sensor", [calibration])[0],
+      intrinsic=intrinsic.reshape(3, 3),
+      image_size=sizes.pop(),
+      time=np.array([record["timestamp"] for record in records], np.int64) / 1e6,
+      ego_pose=self._poses(name, "ego_pose", egos),
+      is_keyframe=np.array([record["is_key_frame"] for record in records], bool),
+      file=np.array([record["filename"] for record in records], np.str_),
+    )
+
+  def _category(self, name, annotation):
+    instance = self._follow(name, "sample_annotation", annotation, "instance_token", "instance")
+    category = self._follow(name, "instance", instance, "category_token", "category")["name"]
+    try:
+      boxes.class_id(category)
+    except checks.InputError as error:
+      raise checks.InputError(f"{name}: annotation {annotation['token']}: {error}") from None
+    return category
+
+  def _visibility(self, name, annotation):
+    token = annotation["visibility_token"]
+    checks.require(
+      token in _VISIBILITY,
+      f"{name}: annotation {annotation['token']} has the visibility_token {token!r}; '1' to '4' or "
+      f"an empty one are allowed; {_REMEDY}.",
+    )
+    return _VISIBILITY[token]
+
+  def _poses(self, name, table, records):
+    return np.concatenate(
+      [
+        self._numbers(name, table, records, "translation", 3),
+        self._numbers(name, table, records, "rotation", 4),
+      ],
+      -1,
+    )
+
+  def _numbers(self, name, table, records, field, width):
+    """Returns `field` of all records, float64 [len(records), width]."""
+    try:
+      values = np.array([r[field] for r in records], np.float64).reshape(len(records), width)
+      good = np.isfinite(values).all(-1) & ((field != "rotation") | (values != 0).any(-1))
+    except (KeyError, TypeError, ValueError):
+      good = np.array([_is_numbers(r.get(field), width) for r in records])
+    if not good.all():
+      record = records[int(np.argmin(good))]
+      what = "a quaternion other than 0" if field == "rotation" else f"{width} finite numbers"
+      raise checks.InputError(
+        f"{name}: {table} {record['token']}: {field} is {str(record.get(field))[:80]}; {what} "
+        f"wanted; {_REMEDY}."
+      )
+    return values
+
+  def _follow(self, name, table, record, field, wanted):
+    """Returns the record of table `wanted` that `record[field]` points to."""
+    token = record.get(field)
+    if not self._has(wanted, token):
+      raise checks.InputError(_nowhere(name, table, record, field, wanted))
+    return self._tables.get(wanted, token)
+
+  def _has(self, table, token):
+    try:
+      self._tables.getind(table, token)
+    except KeyError:
+      return False
+    return True
+
+  def _find_strays(self):
+    """Groups camera images by keyframe; finds the scenes of records whose tokens are wrong."""
+    for table in ("sample_data", "sample_annotation"):
+      for record in getattr(self._tables, table):
+        wrong = None
+        if not self._has("sample", record["sample_token"]):
+          wrong = ("sample_token", "sample")
+        elif table == "sample_data" and not record["channel"]:
+          wrong = ("calibrated_sensor_token", "calibrated_sensor (or its sensor)")
+        elif table == "sample_data" and record["sensor_modality"] == "camera":
+          self._images.setdefault(record["sample_token"], []).append(record)
+        if wrong:
+          scene = self._scene_of(table, record)
+          sentence = _nowhere(scene["name"] if scene else "no scene", table, record, *wrong)
+          if scene:
+            self._damage.setdefault(scene["token"], sentence)
+          else:
+            self.strays.append(sentence)
+
+  def _scene_of(self, table, record):
+    """Returns the scene of a record by its keyframe or that of its neighbours in time, or None."""
+    neighbours = [record.get(side) for side in ("prev", "next")]
+    neighbours = [self._tables.get(table, t) for t in neighbours if self._has(table, t)]
+    for each in (record, *neighbours):
+      if self._has("sample", each["sample_token"]):
+        token = self._tables.get("sample", each["sample_token"])["scene_token"]
+        return self._tables.get("scene", token) if self._has("scene", token) else None
+    return None
+
+
+def _open(dataroot, version, paths):
+  """Opens the tables with the devkit, which then gives empty records for tokens to nowhere."""
+  try:
+    from nuscenes import NuScenes
+  except ImportError as error:
+    raise checks.InputError(
+      f"nuscenes-devkit cannot be imported ({error}); install its needs with "
+      "pip install vistraj-jax[nuscenes], then pip install --no-deps nuscenes-devkit==1.2.0."
+    ) from error
+
+  absent = {
+    "instance": {"category_token": ""},
+    "category": {"name": ""},
+    "calibrated_sensor": {"sensor_token": ""},
+    "sensor": {"modality": "", "channel": ""},
+  }
+
+  class Tables(NuScenes):
+    def get(self, table_name, token):
+      try:
+        return super().get(table_name, token)
+      except KeyError:
+        return {"data": {}, "anns": []} if table_name == "sample" else absent[table_name]
+
+  _check_maps(dataroot, paths[TABLES.index("map")])
+  try:
+    return Tables(version=version, dataroot=str(dataroot), verbose=False)
+  except json.JSONDecodeError as error:
+    for path in paths:
+      _read_json(path)
+    raise error
+  except (AssertionError, KeyError, IndexError, TypeError) as error:
+    raise checks.InputError(
+      f"{paths[0].parent}: nuscenes-devkit cannot open the tables ({type(error).__name__}: "
+      f"{error}); download the metadata again."
+    ) from error
+
+
+def _check_maps(dataroot, path):
+  for record in _read_json(path):
+    mask = dataroot / record["filename"]
+    checks.require(
+      mask.exists(),
+      f"{path}: map {record['token']} names {mask}, which does not exist; nuscenes-devkit wants "
+      "the maps folder that comes with the metadata.",
+    )
+
+
+def _read_json(path):
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise checks.InputError(
+      f"{path}: damaged, no valid JSON at line {error.lineno}, column {error.colno} "
+      f"({error.msg}); download the metadata again."
+    ) from None
+
+
+def _is_numbers(value, width):
+  try:
+    array = np.array(value, np.float64)
+  except (TypeError, ValueError):
+    return False
+  return array.size == width and bool(np.isfinite(array).all())
+
+
+def _nowhere(name, table, record, field, wanted):
+  return (
+    f"{name}: {table} {record['token']}: {field} {record.get(field)!r} points to no record of "
+    f"{wanted}; {_REMEDY}."
+  )
