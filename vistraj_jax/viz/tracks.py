@@ -13,12 +13,11 @@ import pathlib
 import numpy as np
 
 from vistraj_jax.core import checks
+from vistraj_jax.viz import drawing
 
 BLANK = (30, 27, 24)  # blue, green, red of a canvas without an image
 _TRUTH = (170, 170, 170)
-_TEXT = (255, 255, 255)
 _BAR = 26  # height of the legend in px
-_DASH = 5  # px
 _EDGE = (70, 66, 62)  # of a tile
 _GAP = 6  # px between the frames of a contact sheet
 _PAPER = 255
@@ -139,11 +138,7 @@ class _Rows:
     order = np.lexsort((table.frame, table.track_id))
     self.track_id = np.asarray(table.track_id)[order]
     self.frame = np.asarray(table.frame)[order]
-    boxes = np.asarray(table.box_xywh)[order] * scale
-    low = boxes[:, :2] + offset
-    self.corners = np.concatenate([low, low + boxes[:, 2:]], 1).round().astype(np.int64)
-    # cv2 draws coordinates of 16 bits; far outside the tile is far enough.
-    self.corners = self.corners.clip(-8000, 8000).astype(np.int32)
+    self.corners = drawing.box_corners(np.asarray(table.box_xywh)[order], scale, offset)
     self.centres = (self.corners[:, :2] + self.corners[:, 2:]) // 2
     self._by_frame = np.argsort(self.frame, kind="stable")
     self._sorted_frames = self.frame[self._by_frame]
@@ -187,11 +182,11 @@ class _Tile:
     canvas[top : top + height, left : left + width] = self._background(number)
     if self._truth is not None:
       for row in self._truth.at(number):
-        cv2.rectangle(canvas, *_points(self._truth.corners[row]), _TRUTH, 1)
+        drawing.solid_box(canvas, self._truth.corners[row], _TRUTH)
     if self._predicted is not None:
       for row in self._predicted.at(number):
-        dashed = _dashes(self._predicted.corners[row])
-        cv2.polylines(canvas, dashed, False, colour(int(self._predicted.track_id[row])), 1)
+        own = colour(int(self._predicted.track_id[row]))
+        drawing.dashed_box(canvas, self._predicted.corners[row], own)
     rows = self._tracks.at(number)
     for row in rows:
       trail = self._tracks.trail(row, self._trail)
@@ -201,65 +196,22 @@ class _Tile:
         cv2.circle(canvas, centre.tolist(), 1, own, -1, cv2.LINE_AA)
     for row in rows:
       corners, track_id = self._tracks.corners[row], int(self._tracks.track_id[row])
-      cv2.rectangle(canvas, *_points(corners), colour(track_id), 2)
-      _label(canvas, str(track_id), corners[:2], colour(track_id))
+      drawing.solid_box(canvas, corners, colour(track_id), 2)
+      drawing.label(canvas, str(track_id), corners[:2], colour(track_id))
     camera = self._camera
     seconds = (number - 1) / camera.frame_rate
     title = f"{camera.name}  frame {number}/{camera.length}  {seconds:.1f} s"
-    _label(canvas, title, (2, 16), (20, 20, 20))
+    drawing.label(canvas, title, (2, 16), (20, 20, 20))
     cv2.rectangle(canvas, (0, 0), (self.width - 1, self.height - 1), _EDGE, 1)
     return canvas
 
   def _background(self, number):
-    import cv2
-
     camera = self._camera
     if camera.images is None or number > camera.length:
       return np.full((self._inner[1], self._inner[0], 3), BLANK, np.uint8)
     path = camera.images / f"{number:06d}{camera.extension}"
-    # JPEG files decode at half or quarter size much faster than whole.
-    flag = cv2.IMREAD_COLOR
-    if self._scale <= 0.5:
-      flag = cv2.IMREAD_REDUCED_COLOR_4 if self._scale <= 0.25 else cv2.IMREAD_REDUCED_COLOR_2
-    image = cv2.imread(str(path), flag)
-    checks.require(
-      image is not None,
-      f"{path}: no readable image of frame {number}; complete the folder, or remove it to draw on "
-      "a blank canvas.",
-    )
-    return cv2.resize(image, self._inner, interpolation=cv2.INTER_AREA)
-
-
-def _points(corners):
-  left, top, right, bottom = corners.tolist()
-  return (left, top), (right, bottom)
-
-
-def _dashes(corners):
-  """Returns the dashed outline of a box as int32 line pieces [pieces, 2, 2]."""
-  left, top, right, bottom = corners.tolist()
-  pieces = []
-  for x in range(left, right, 2 * _DASH):
-    pieces += [[(x, y), (min(x + _DASH, right), y)] for y in (top, bottom)]
-  for y in range(top, bottom, 2 * _DASH):
-    pieces += [[(x, y), (x, min(y + _DASH, bottom))] for x in (left, right)]
-  return np.array(pieces, np.int32).reshape(-1, 2, 2)
-
-
-def _label(canvas, text, corner, background):
-  """Writes text on a filled strip whose lower left is `corner`, kept inside the canvas."""
-  import cv2
-
-  font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.38
-  (width, height), below = cv2.getTextSize(text, font, size, 1)
-  height += below + 1
-  blue, green, red = background
-  bright = 0.114 * blue + 0.587 * green + 0.299 * red > 110
-  left = int(np.clip(corner[0] - 1, 0, max(0, canvas.shape[1] - width - 4)))
-  bottom = int(np.clip(corner[1], height, canvas.shape[0]))
-  cv2.rectangle(canvas, (left, bottom - height), (left + width + 2, bottom), background, -1)
-  ink = (0, 0, 0) if bright else _TEXT
-  cv2.putText(canvas, text, (left + 1, bottom - below), font, size, ink, 1, cv2.LINE_AA)
+    what = f"no readable image of frame {number}; complete the folder, or remove it to draw on a "
+    return drawing.read_image(path, self._inner, self._scale, what + "blank canvas.")
 
 
 def _legend(width, trail_seconds, with_predicted, with_truth):
@@ -274,17 +226,17 @@ def _legend(width, trail_seconds, with_predicted, with_truth):
   for text in entries:
     box = np.array([x, middle - 6, x + 22, middle + 6], np.int32)
     if text == "truth":
-      cv2.rectangle(strip, *_points(box), _TRUTH, 1)
+      drawing.solid_box(strip, box, _TRUTH)
     elif text == "predicted box":
-      cv2.polylines(strip, _dashes(box), False, example, 1)
+      drawing.dashed_box(strip, box, example)
     elif text.startswith("trail"):
       cv2.line(strip, (x, middle), (x + 22, middle), example, 1, cv2.LINE_AA)
       for dot in range(x, x + 23, 11):
         cv2.circle(strip, (dot, middle), 1, example, -1, cv2.LINE_AA)
     else:
-      cv2.rectangle(strip, *_points(box), example, 2)
+      drawing.solid_box(strip, box, example, 2)
     (size, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
     place = (x + 28, middle + 4)
-    cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, _TEXT, 1, cv2.LINE_AA)
+    cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, drawing.TEXT, 1, cv2.LINE_AA)
     x += 28 + size + 24
   return strip
