@@ -5,7 +5,7 @@ import pytest
 
 from vistraj_jax.core import geometry
 from vistraj_jax.data import trackssm
-from vistraj_jax.prepare import embedded
+from vistraj_jax.prepare import detector, embedded
 from vistraj_jax.prepare.world import cameras, driving, mot_writer, town
 from vistraj_jax.tracking import mot_files
 
@@ -206,7 +206,7 @@ def test_detector_noise():
     class_id=np.zeros(n),
     visibility=np.repeat([1.0, 0.2], n // 2),
   )
-  found = mot_writer.detect(truth, n, np.random.default_rng(0))
+  found = detector.detect(truth, n, cameras.IMAGE_SIZE, np.random.default_rng(0))
   real = np.abs(found.box_xywh - truth.box_xywh[0]).max(1) < 40
   assert 0.25 * n < (~real).sum() < 0.35 * n  # false alarms: 0.3 a frame
   clear = real & (found.frame <= n // 2)

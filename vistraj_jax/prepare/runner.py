@@ -3,10 +3,12 @@
 A unit (a sequence, a scene) becomes one part: its records and a JSON result, in `{out}/.prepare`.
 An interrupted run goes on with the units that are missing. When all are there, the parts of each
 split are joined to shards, TFDS metadata and `dataset_stats.json` are written, and the parts go.
+Units run in a loop, in worker processes, or on Apache Beam; the bytes are the same.
 """
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -15,6 +17,7 @@ import shutil
 
 from vistraj_jax.core import checks, files
 from vistraj_jax.data import example, records
+from vistraj_jax.prepare import beam_runner
 
 SHARD_BYTES = 64 * 2**20
 STATISTICS = "dataset_stats.json"
@@ -30,7 +33,7 @@ class Unit:
   arguments: tuple
 
 
-def run(out, *, name, spec, description, settings, units, work, summarize, processes=1):
+def run(out, *, name, spec, description, settings, units, work, summarize, processes=1, beam=None):
   """Prepares a data set in folder `out`; returns its statistics.
 
   Args:
@@ -39,11 +42,13 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     spec: record specification (`data.example`).
     description: text of the TFDS metadata.
     settings: JSON-able dictionary of all that decides the content.
-    units: list of `Unit`; names are unique.
+    units: list of `Unit`, names unique in their split; or a function of the folder of parts that
+      returns it, and may keep files of its own there until the data set is finished.
     work: picklable function of a unit's arguments -> (list of record bytes, JSON-able result). It
       may write files of its own under `out`, atomically, and repeats them when called again.
     summarize: function of [(unit, result)] -> JSON-able dictionary, the statistics.
     processes: 1 runs a plain loop.
+    beam: pipeline arguments (`beam_runner`); None runs locally.
 
   Raises:
     InputError: the folder holds something else, or this data set with other settings.
@@ -55,7 +60,9 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
   parts = out / _PARTS
   _remove_leftovers(out)
   files.write_text(parts / "settings.json", json.dumps(settings, indent=1, sort_keys=True))
-  _run_units(units, work, parts, processes)
+  if callable(units):
+    units = units(parts)
+  _run_units(units, work, parts, processes, beam)
   results = [(unit, json.loads(_part(parts, unit).read_text())) for unit in units]
   splits = {}
   for split in dict.fromkeys(unit.split for unit in units):
@@ -73,7 +80,8 @@ def fingerprint(paths):
   for path in map(pathlib.Path, paths):
     if path.is_file():
       digest.update(f"{path.parent.name}/{path.name}".encode())
-      digest.update(hashlib.sha256(path.read_bytes()).digest())
+      with open(path, "rb") as f:
+        digest.update(hashlib.file_digest(f, "sha256").digest())
   return digest.hexdigest()[:16]
 
 
@@ -114,27 +122,39 @@ def _part(parts, unit, extension=".json"):
   return parts / f"{unit.split}-{unit.name}{extension}"
 
 
-def _run_units(units, work, parts, processes):
+def _run_units(units, work, parts, processes, beam):
   import tqdm
 
   waiting = [unit for unit in units if not _part(parts, unit).is_file()]
   with tqdm.tqdm(total=len(units), initial=len(units) - len(waiting), desc="prepare") as bar:
-    if processes <= 1:
+    if beam is not None:
+
+      def progress():
+        there = {path.name for path in parts.iterdir()}
+        bar.update(sum(_part(parts, unit).name in there for unit in units) - bar.n)
+
+      run_unit = functools.partial(_run_unit, work=work, parts=parts)
+      beam_runner.run_units(waiting, run_unit, parts, beam, progress)
+    elif processes <= 1:
       for unit in waiting:
         _run_unit(unit, work, parts)
         bar.update()
-      return
-    # Spawned, not forked: the caller may hold JAX and its threads.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-      futures = [pool.submit(_run_unit, unit, work, parts) for unit in waiting]
-      try:
-        for future in concurrent.futures.as_completed(futures):
-          future.result()
-          bar.update()
-      except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+    else:
+      _run_in_processes(waiting, work, parts, processes, bar)
+
+
+def _run_in_processes(units, work, parts, processes, bar):
+  # Spawned, not forked: the caller may hold JAX and its threads.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    futures = [pool.submit(_run_unit, unit, work, parts) for unit in units]
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        future.result()
+        bar.update()
+    except BaseException:
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
 
 
 def _run_unit(unit, work, parts):

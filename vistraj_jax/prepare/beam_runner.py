@@ -1,0 +1,115 @@
+"""Runs units of work on Apache Beam: the same functions as locally, on any Beam runner.
+
+Every unit leaves its part in the output folder, so that folder has to be one that all workers see
+(a shared or mounted file system), and the result is what a local run writes, byte for byte.
+"""
+
+import contextlib
+import hashlib
+import threading
+
+from vistraj_jax.core import checks, files
+
+_POLL_SECONDS = 0.5
+
+
+def run_units(units, run_unit, parts, arguments, progress):
+  """Runs `run_unit(unit)` for all units in one pipeline and waits for it.
+
+  Args:
+    units: picklable list.
+    run_unit: picklable function of one unit; may be called again for the same unit.
+    parts: folder that all workers see; sentences on bad input pass through it.
+    arguments: list of pipeline arguments, ["--runner=DirectRunner", ...].
+    progress: function without arguments, called now and then while the pipeline runs.
+
+  Raises:
+    InputError: Beam is missing; unknown runner or argument; a unit raised InputError.
+  """
+  beam, runner, options = _open(arguments)
+  for path in parts.glob("*.error"):
+    path.unlink()
+  pipeline = beam.Pipeline(runner=runner, options=options)
+  (
+    pipeline
+    | "units" >> beam.Create(units)
+    # Else a runner may take all units as one bundle, for one worker.
+    | "spread" >> beam.Reshuffle()
+    | "run" >> beam.Map(_run_one, run_unit=run_unit, parts=parts)
+  )
+  with _called_now_and_then(progress):
+    try:
+      pipeline.run().wait_until_finish()
+    except Exception as error:
+      # Beam wraps what a worker raised in errors of its own, some of them only as text.
+      for path in sorted(parts.glob("*.error")):
+        raise checks.InputError(path.read_text()) from error
+      raise
+
+
+def _open(arguments):
+  """Returns (module, runner, options)."""
+  try:
+    import apache_beam as beam
+    from apache_beam.options import pipeline_options
+    from apache_beam.runners import runner as runners
+    from apache_beam.runners.portability import fn_api_runner
+  except ImportError as error:
+    raise checks.InputError(
+      f"Apache Beam cannot be imported ({error}); pip install vistraj-jax[prepare], or take "
+      "--runner local."
+    ) from error
+  with _exit_is_input_error():
+    options = pipeline_options.PipelineOptions(arguments)
+    known = options.get_all_options(retain_unknown_options=False)
+    unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+  checks.require(not unknown, f"--beam_options: {sorted(unknown)} are no options of Apache Beam.")
+  checks.require(
+    known["direct_running_mode"] != "multi_threading",
+    "--beam_options: direct_running_mode=multi_threading loses records without a word; choose "
+    "in_memory or multi_processing.",
+  )
+  name = known["runner"]
+  if name == "DirectRunner":
+    # By this name, Beam may fetch a runner of another language from the network.
+    return beam, fn_api_runner.FnApiRunner(), options
+  try:
+    return beam, runners.create_runner(name), options
+  except (ValueError, ImportError, AttributeError) as error:
+    raise checks.InputError(f"--runner: {name!r} cannot be used ({error}).") from error
+
+
+def _run_one(unit, run_unit, parts):
+  try:
+    run_unit(unit)
+  except checks.InputError as error:
+    name = hashlib.sha256(str(error).encode()).hexdigest()[:16]
+    files.write_text(parts / f"{name}.error", str(error))
+    raise
+
+
+@contextlib.contextmanager
+def _exit_is_input_error():
+  """Beam's argument parser ends the process on a wrong value, after printing its sentence."""
+  try:
+    yield
+  except SystemExit as error:
+    raise checks.InputError("--beam_options: not accepted by Apache Beam, see above.") from error
+
+
+@contextlib.contextmanager
+def _called_now_and_then(function):
+  done = threading.Event()
+
+  def call():
+    while not done.wait(_POLL_SECONDS):
+      function()
+
+  thread = threading.Thread(target=call, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()
+    function()
