@@ -9,7 +9,7 @@ A command that was interrupted goes on where it stopped when it is given again.
 
 import argparse
 
-from launch import command_line
+from launch import command_line, prepare_check
 from vistraj_jax.core import checks
 
 
@@ -141,6 +141,12 @@ _COMMANDS = {
     "Converts KITTI tracking labels ({source}/label_02/*.txt), 10 Hz.",
     (_kitti_arguments, _output_arguments, _runner_arguments),
     _kitti,
+  ),
+  "check": (
+    "pictures of prepared boxes over the images",
+    prepare_check.DESCRIPTION,
+    (prepare_check.arguments,),
+    prepare_check.run,
   ),
   "embedded": (
     "the simulated driving world",

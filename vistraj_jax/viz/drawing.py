@@ -33,10 +33,11 @@ def dashed_box(canvas, corners, colour, thickness=1):
   import cv2
 
   left, top, right, bottom = corners.tolist()
+  period = 2 * _DASH + 4 * (thickness - 1)  # thick lines have round ends, which eat the gaps
   pieces = []
-  for x in range(left, right, 2 * _DASH):
+  for x in range(left, right, period):
     pieces += [[(x, y), (min(x + _DASH, right), y)] for y in (top, bottom)]
-  for y in range(top, bottom, 2 * _DASH):
+  for y in range(top, bottom, period):
     pieces += [[(x, y), (x, min(y + _DASH, bottom))] for x in (left, right)]
   pieces = np.array(pieces, np.int32).reshape(-1, 2, 2)
   cv2.polylines(canvas, pieces, False, colour, thickness)
