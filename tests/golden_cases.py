@@ -29,17 +29,17 @@ class Case(NamedTuple):
     return fill.state_dict(self.folder / "manifest.json")
 
   def input(self, name):
-    """Returns a stored input, or makes one from its fill rule."""
-    if name in self.arrays:
-      return self.arrays[name]
+    """Returns a stored input (as `name` or `in_<name>`), or makes one from its fill rule."""
+    for key in (name, f"in_{name}"):
+      if key in self.arrays:
+        return self.arrays[key]
     spec = self.manifest["inputs"][name]
     return fill.tensor(f"input:{self.folder.name}_{name}", spec["shape"], spec.get("fill", "unit"))
 
   def check(self, name, value, rtol=None, atol=None):
     """Compares `value` with the stored output `name` at the manifest's tolerance."""
     tolerance = self.manifest["tolerance"]
-    stride = self.manifest["outputs"].get(name, {}).get("stride", [])
-    value = np.asarray(value)[tuple(slice(None, None, s) for s in stride)]
+    value = np.asarray(value)[self._stored_slice(name)]
     np.testing.assert_allclose(
       value,
       self.arrays[name],
@@ -47,6 +47,15 @@ class Case(NamedTuple):
       atol=tolerance["atol"] if atol is None else atol,
       err_msg=f"{self.folder.name}: {name}",
     )
+
+  def _stored_slice(self, name):
+    """Returns the index of what is stored: of strides, or of a text such as "[::4, ::4]"."""
+    output = self.manifest["outputs"].get(name, {})
+    strides = output.get("stride", [])
+    if "stored_slice" in output:
+      parts = output["stored_slice"].strip("[]").split(",")
+      strides = [int(part.split(":")[-1] or 1) for part in parts]
+    return tuple(slice(None, None, s) for s in strides)
 
 
 def load(system, case):
