@@ -80,21 +80,19 @@ def frames_of(camera, info):
   Raises:
     InputError: the folder was not prepared from this scene.
   """
-  time, is_keyframe = np.asarray(camera.time, np.float64), np.asarray(camera.is_keyframe, bool)
-  keyframe_times = time[is_keyframe]
-  count, interval = len(keyframe_times), int(info.frame_rate / KEYFRAME_RATE)
+  interval = int(info.frame_rate / KEYFRAME_RATE)
+  image, time = camera.frames(interval)
   checks.require(
-    info.length == interval * (count - 1) + 1,
-    f"{info.name}: {info.length} frames at {info.frame_rate:g} Hz do not fit the {count} keyframes "
-    "of this camera; prepare the folder again from the same --dataroot and --version.",
+    len(image) == info.length,
+    f"{info.name}: {info.length} frames at {info.frame_rate:g} Hz do not fit the "
+    f"{int(np.sum(camera.is_keyframe))} keyframes of this camera; prepare the folder again from "
+    "the same --dataroot and --version.",
   )
-  number = np.arange(info.length)
-  frame_times = np.interp(number / interval, np.arange(count), keyframe_times)
-  nearest = np.abs(time - frame_times[:, None]).argmin(1)
-  nearest[::interval] = np.flatnonzero(is_keyframe)
+  offset = np.asarray(camera.time)[image] - time
+  files = np.asarray(camera.file)[image]
   frames = [
-    Frame(i + 1, i // interval, i % interval, str(camera.file[n]), float(time[n] - frame_times[i]))
-    for i, n in enumerate(nearest.tolist())
+    Frame(i + 1, i // interval, i % interval, str(files[i]), float(offset[i]))
+    for i in range(info.length)
   ]
   return frames, interval
 
