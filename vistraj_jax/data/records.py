@@ -96,10 +96,14 @@ class TFRecordSource:
   def __len__(self):
     return len(self._table)
 
+  def place(self, i):
+    """Returns (file number, byte offset of the payload, its length) of record i."""
+    shard = int(np.searchsorted(self._starts, i, side="right")) - 1
+    return shard, *(int(v) for v in self._table[i])
+
   def __getitem__(self, i):
     i = range(len(self))[i]
-    shard = int(np.searchsorted(self._starts, i, side="right")) - 1
-    offset, length = (int(v) for v in self._table[i])
+    shard, offset, length = self.place(i)
     data = os.pread(self._handle(shard), length + _FOOTER.size, offset)
     where = f"{self._paths[shard]}: record {i - int(self._starts[shard])} at byte {offset}"
     if len(data) < length + _FOOTER.size:
