@@ -2,14 +2,17 @@
 
   python -m launch.prepare mot --source MOT17/train --out data/mot17 --split_by halves
   python -m launch.prepare kitti --source kitti_tracking --out data/kitti
+  python -m launch.prepare nuscenes --dataroot nuscenes --version v1.0-trainval --out data/nuscenes
   python -m launch.prepare embedded --out data/world
 
-A command that was interrupted goes on where it stopped when it is given again.
+A command that was interrupted goes on where it stopped when it is given again. The work is done
+here, in --processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
 """
 
 import argparse
+import shlex
 
-from launch import command_line, prepare_check
+from launch import command_line, prepare_check, prepare_nuscenes
 from vistraj_jax.core import checks
 
 
@@ -37,13 +40,31 @@ def _output_arguments(parser):
 
 
 def _runner_arguments(parser):
-  parser.add_argument("--processes", type=int, default=1, help="worker processes")
+  parser.add_argument("--processes", type=int, default=1, help="worker processes, --runner local")
+  parser.add_argument(
+    "--runner",
+    default="local",
+    help="local, or a runner of Apache Beam: DirectRunner, FlinkRunner, DataflowRunner, ...",
+  )
+  parser.add_argument(
+    "--beam_options", default="", help="for Beam's runner: --beam_options='--a=1 --b=2'"
+  )
 
 
 def _runner_options(args):
   """Returns the keyword arguments of the conversions that say how units are run."""
   checks.require(args.processes >= 1, f"--processes: {args.processes}; give 1 or more.")
-  return {"processes": args.processes}
+  if args.runner == "local":
+    checks.require(
+      not args.beam_options, "--beam_options: the local runner has none; give --runner."
+    )
+    return {"processes": args.processes}
+  checks.require(
+    args.processes == 1,
+    f"--processes: {args.processes}; with --runner {args.runner} the number of workers is one of "
+    "--beam_options.",
+  )
+  return {"beam": [f"--runner={args.runner}", *shlex.split(args.beam_options)]}
 
 
 def _print_report(args, statistics, class_names):
@@ -128,6 +149,10 @@ def _embedded(args):
   _print_report(args, embedded.prepare(args.out, **options), _class_names())
 
 
+def _nuscenes(args):
+  prepare_nuscenes.nuscenes(args, _runner_options(args))
+
+
 # Name: (help, description, functions that add arguments, function of the parsed arguments).
 _COMMANDS = {
   "mot": (
@@ -147,6 +172,12 @@ _COMMANDS = {
     prepare_check.DESCRIPTION,
     (prepare_check.arguments,),
     prepare_check.run,
+  ),
+  "nuscenes": (
+    "a nuScenes database",
+    "Converts nuScenes tables: 2-D boxes of 6 cameras, 7 classes, 2 Hz keyframes to 12 fps.",
+    (prepare_nuscenes.nuscenes_arguments, _output_arguments, _runner_arguments),
+    _nuscenes,
   ),
   "embedded": (
     "the simulated driving world",

@@ -52,6 +52,29 @@ def multiply_quaternions(first, second):
   )
 
 
+def slerp(first, second, weight):
+  """Turns from rotation `first` [..., 4] to `second` at even speed, the short way: [..., 4].
+
+  Args:
+    first, second: quaternions of any length but zero; the result has length 1.
+    weight: [...], 0 gives `first`, 1 `second`.
+  """
+  first, second = (
+    q / np.linalg.norm(q, axis=-1, keepdims=True)
+    for q in (np.asarray(first, np.float64), np.asarray(second, np.float64))
+  )
+  weight = np.asarray(weight, np.float64)[..., None]
+  cosine = (first * second).sum(-1, keepdims=True)
+  second = np.where(cosine < 0, -second, second)  # both stand for the same rotation
+  angle = np.arccos(np.abs(cosine).clip(0, 1))
+  sine = np.sin(angle)
+  small = sine < 1e-6  # there the sphere is flat
+  scale = np.where(small, 1.0, sine)
+  start = np.where(small, 1 - weight, np.sin((1 - weight) * angle) / scale)
+  end = np.where(small, weight, np.sin(weight * angle) / scale)
+  return start * first + end * second
+
+
 def yaw_quaternion(yaw):
   """Returns [..., 4], the rotation about +z by `yaw` [...] rad, counter-clockwise from above."""
   half = np.asarray(yaw, np.float64) / 2

@@ -13,6 +13,11 @@ from vistraj_jax.core import checks, files
 _POLL_SECONDS = 0.5
 
 
+def check(arguments):
+  """Raises InputError if Beam is missing, or the runner or an argument is wrong."""
+  _open(arguments)
+
+
 def run_units(units, run_unit, parts, arguments, progress):
   """Runs `run_unit(unit)` for all units in one pipeline and waits for it.
 
@@ -24,7 +29,7 @@ def run_units(units, run_unit, parts, arguments, progress):
     progress: function without arguments, called now and then while the pipeline runs.
 
   Raises:
-    InputError: Beam is missing; unknown runner or argument; a unit raised InputError.
+    InputError: as `check`; or a unit raised it.
   """
   beam, runner, options = _open(arguments)
   for path in parts.glob("*.error"):

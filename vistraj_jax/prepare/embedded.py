@@ -50,13 +50,14 @@ def trackssm_root():
   return root
 
 
-def prepare(out, *, settings=None, processes=1):
+def prepare(out, *, settings=None, processes=1, beam=None):
   """Simulates drives and converts them into folder `out`; returns the statistics.
 
   Args:
     out: output folder; a finished one is left as it is.
     settings: dictionary as `TRACKSSM`, which is the default.
     processes: worker processes.
+    beam: pipeline arguments for Apache Beam; None runs locally.
   """
   settings = TRACKSSM if settings is None else settings
   units = []
@@ -76,6 +77,7 @@ def prepare(out, *, settings=None, processes=1):
     work=convert_scene,
     summarize=tracks.summarize,
     processes=processes,
+    beam=beam,
   )
 
 

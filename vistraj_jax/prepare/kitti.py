@@ -34,7 +34,7 @@ _FRAME_RATE = 10.0
 _VISIBILITY = {0: 1.0, 1: 0.6, 2: 0.3, 3: 0.0}
 
 
-def prepare(source, out, *, detections=(), processes=1):
+def prepare(source, out, *, detections=(), processes=1, beam=None):
   """Converts `source`/label_02 into folder `out`; returns the statistics.
 
   Args:
@@ -42,6 +42,7 @@ def prepare(source, out, *, detections=(), processes=1):
     out: output folder.
     detections: folders of detector files, joined to one det.txt per sequence.
     processes: worker processes.
+    beam: pipeline arguments for Apache Beam; None runs locally.
 
   Raises:
     InputError: missing folders or files, an unknown sequence, a wrong row.
@@ -79,6 +80,7 @@ def prepare(source, out, *, detections=(), processes=1):
     work=convert_sequence,
     summarize=tracks.summarize,
     processes=processes,
+    beam=beam,
   )
 
 

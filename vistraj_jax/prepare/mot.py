@@ -15,7 +15,9 @@ from vistraj_jax.tracking import mot_files
 SPLITS = ("train", "val", "test")
 
 
-def prepare(source, out, *, split_by, classes, val=(), test=(), keyframe_interval=1, processes=1):
+def prepare(
+  source, out, *, split_by, classes, val=(), test=(), keyframe_interval=1, processes=1, beam=None
+):
   """Converts the sequences under `source` into folder `out`; returns the statistics.
 
   Args:
@@ -27,6 +29,7 @@ def prepare(source, out, *, split_by, classes, val=(), test=(), keyframe_interva
     val, test: names of sequences, for "sequences".
     keyframe_interval: frames between annotated frames.
     processes: worker processes.
+    beam: pipeline arguments for Apache Beam; None runs locally.
 
   Raises:
     InputError: missing or misnamed folders or sequences, a sequence without boxes, a wrong row.
@@ -63,6 +66,7 @@ def prepare(source, out, *, split_by, classes, val=(), test=(), keyframe_interva
     work=convert_sequence,
     summarize=tracks.summarize,
     processes=processes,
+    beam=beam,
   )
 
 

@@ -57,6 +57,8 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
   settings = json.loads(json.dumps(settings))
   if _finished(out, settings):
     return json.loads((out / STATISTICS).read_text())
+  if beam is not None:
+    beam_runner.check(beam)
   parts = out / _PARTS
   _remove_leftovers(out)
   files.write_text(parts / "settings.json", json.dumps(settings, indent=1, sort_keys=True))

@@ -64,13 +64,27 @@ def track_records(truth, info, classes, keyframe_interval=1):
   return payloads, result
 
 
-def write_folder(folder, info, truth, detections=None):
-  """Writes one MOT sequence folder atomically: seqinfo.ini, gt/gt.txt, det/det.txt if given."""
+def write_folder(folder, info, truth, detections=None, texts=None, links=None):
+  """Writes one MOT sequence folder atomically.
+
+  Args:
+    folder: the folder.
+    info: `mot_files.SequenceInfo`, for seqinfo.ini.
+    truth: `mot_files.Table`, for gt/gt.txt.
+    detections: `mot_files.Table` for det/det.txt, or None.
+    texts: {path in the folder: text} of further files.
+    links: {path in the folder: target} of symbolic links.
+  """
   with files.atomic_folder(folder) as temporary:
     mot_files.write_sequence_info(temporary, info)
     mot_files.write_table(temporary / "gt" / "gt.txt", truth)
     if detections is not None:
       mot_files.write_table(temporary / "det" / "det.txt", detections)
+    for name, text in (texts or {}).items():
+      files.write_text(temporary / name, text)
+    for name, target in (links or {}).items():
+      (temporary / name).parent.mkdir(exist_ok=True)
+      (temporary / name).symlink_to(target)
 
 
 def summarize(results):

@@ -9,6 +9,11 @@ import numpy as np
 from vistraj_jax.core import checks, geometry
 from vistraj_jax.tracking import mot_files
 
+_BEHIND, _OUTSIDE, _SMALL = "behind the camera", "outside the image", "too small"
+# Why a projected box is dropped; the last one is for what else there is.
+REASONS = (_BEHIND, _OUTSIDE, _SMALL)
+_MIN_SIDE = 1.0  # px
+
 # First prefix that fits.
 _CATEGORIES = (
   ("vehicle.car", "car"),
@@ -69,11 +74,36 @@ def camera_boxes(
   Returns:
     [N, 4] left, top, width, height in px; nan where the box is not visible.
   """
-  corners = geometry.box_corners(translation, size_wlh, rotation)
-  points = np.concatenate([corners, np.asarray(translation)[:, None]], 1)
-  points = geometry.into_frame(points, ego_pose[:, :3], ego_pose[:, 3:])
-  points = geometry.into_frame(points, sensor_pose[:3], sensor_pose[3:])
-  return geometry.visible_box(points[:, :8], points[:, 8, 2], intrinsic, image_size, clip)
+  corners, depth = _in_camera(translation, size_wlh, rotation, ego_pose, sensor_pose)
+  return geometry.visible_box(corners, depth, intrinsic, image_size, clip)
+
+
+def camera_boxes_and_reasons(
+  translation, size_wlh, rotation, ego_pose, sensor_pose, intrinsic, image_size, clip="corners"
+):
+  """Projects as `camera_boxes`, drops sides below 1 px, and says why a box is rejected.
+
+  Returns:
+    ([N, 4], nan where rejected; int [N], index into `REASONS`, -1 where the box is visible).
+  """
+  corners, depth = _in_camera(translation, size_wlh, rotation, ego_pose, sensor_pose)
+  if clip == "corners":  # all corners have to be in front of the camera
+    behind = (depth < 0.1) | (corners[..., 2] <= 0.1).any(-1)
+  else:
+    behind = (corners[..., 2] <= 0).all(-1)
+  box = np.full((len(depth), 4), np.nan)
+  front = np.flatnonzero(~behind)
+  box[front] = geometry.visible_box(corners[front], depth[front], intrinsic, image_size, clip)
+  seen = np.isfinite(box[:, 0])
+  large = (box[:, 2:] >= _MIN_SIDE).all(-1)
+  if clip == "corners":  # the rule itself drops small boxes
+    points, corner_depth = geometry.project(corners, intrinsic)
+    inside = ((points > 0) & (points < np.asarray(image_size))).all(-1) & (corner_depth > 1.0)
+    seen = inside.any(-1)
+  reason = np.select(
+    [large, behind, ~seen], [-1, REASONS.index(_BEHIND), REASONS.index(_OUTSIDE)], len(REASONS) - 1
+  )
+  return np.where(large[:, None], box, np.nan), reason
 
 
 def keyframes_to_frames(keyframe, track_id, box_xywh, classes, visibility, frames_per_keyframe=6):
@@ -124,3 +154,12 @@ def dense_ids(instances):
   numbers = {}
   ids = [numbers.setdefault(token, len(numbers) + 1) for token in instances]
   return np.array(ids, np.int64), numbers
+
+
+def _in_camera(translation, size_wlh, rotation, ego_pose, sensor_pose):
+  """Returns (corners [N, 8, 3], depth of the centres [N]) in the camera frame, m."""
+  corners = geometry.box_corners(translation, size_wlh, rotation)
+  points = np.concatenate([corners, np.asarray(translation)[:, None]], 1)
+  points = geometry.into_frame(points, ego_pose[:, :3], ego_pose[:, 3:])
+  points = geometry.into_frame(points, sensor_pose[:3], sensor_pose[3:])
+  return points[:, :8], points[:, 8, 2]

@@ -159,13 +159,15 @@ class Database:
     for k, sample in enumerate(samples):
       for record in self._images.get(sample["token"], ()):
         by_camera.setdefault(record["channel"], []).append((k, record))
-    return {camera: self._camera(name, camera, by_camera[camera]) for camera in sorted(by_camera)}
+    return {
+      camera: self._camera(name, camera, by_camera[camera], len(samples))
+      for camera in sorted(by_camera)
+    }
 
-  def _camera(self, name, camera, images):
+  def _camera(self, name, camera, images, count):
     images = sorted(images, key=lambda image: image[1]["timestamp"])
     records = [record for _, record in images]
     keyframes = [k for k, record in images if record["is_key_frame"]]
-    count = 1 + max(k for k, _ in images)
     checks.require(
       keyframes == list(range(count)),
       f"{name}: {camera} has images of keyframes {keyframes[:50]} where 0 to {count - 1}, each "

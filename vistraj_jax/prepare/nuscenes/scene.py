@@ -33,6 +33,23 @@ class Camera:
   is_keyframe: np.ndarray
   file: np.ndarray
 
+  def frames(self, frames_per_keyframe):
+    """Lays the frames over the camera's own times: keyframe images, and equal steps between.
+
+    Returns:
+      (int64 [L], the image nearest in time to each of the L frames, itself at a keyframe;
+      float64 [L], time of the frames, s), L = frames_per_keyframe (K - 1) + 1.
+    """
+    keyframes = np.flatnonzero(self.is_keyframe)
+    position = np.arange(frames_per_keyframe * (len(keyframes) - 1) + 1) / frames_per_keyframe
+    time = np.interp(position, np.arange(len(keyframes)), self.time[keyframes])
+    after = np.searchsorted(self.time, time).clip(1, max(len(self.time) - 1, 1))
+    after = np.minimum(after, len(self.time) - 1)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(time - self.time[before] <= self.time[after] - time, before, after)
+    nearest[::frames_per_keyframe] = keyframes
+    return nearest, time
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
