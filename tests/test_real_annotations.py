@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 import real_data
 
 from vistraj_jax.core import geometry
@@ -50,4 +49,4 @@ def test_camera_boxes_give_the_published_image_boxes():
     )
     np.testing.assert_allclose(got, annotation["bbox"], atol=0.2)
     seen.append(np.abs(got - annotation["bbox"]).max())
-  assert len(seen) == 11 and np.median(seen) == pytest.approx(0, abs=0.07)
+  assert len(seen) == 11 and np.median(seen) < 0.07
