@@ -139,7 +139,8 @@ def _one_agent(places, size=(2.0, 4.0, 1.6), buildings=()):
   sizes = np.tile(size, (len(places), 1))
   houses = np.array(buildings, np.float64).reshape(-1, 4)
   nothing = np.zeros((2, len(places)))
-  return driving.Drive(1.0, names, sizes, houses, nothing[..., None], nothing, nothing), state
+  flat = town.Town(block=100.0, seed=0)
+  return driving.Drive(1.0, names, sizes, houses, nothing[..., None], nothing, nothing, flat), state
 
 
 def test_projection_into_the_front_camera_by_hand():

@@ -70,6 +70,7 @@ class Drive:
     buildings: [N, 4], x0, y0, x1, y1 in m.
     paths: [A, P, 2], points `town.STEP` apart.
     distance, speeds: [S, A], arc length (m) and speed (m/s) every `_TICK` from `-_WARM_UP` on.
+    town: `town.Town`, where the drive takes place.
   """
 
   duration: float
@@ -79,6 +80,11 @@ class Drive:
   paths: np.ndarray
   distance: np.ndarray
   speeds: np.ndarray
+  town: town_lib.Town
+
+  def green(self, junctions, axis, time):
+    """Whether traffic along `axis` int [N] may go at `junctions` int [N, 2]: bool [N]."""
+    return self.town.green(junctions, axis, time + _WARM_UP)
 
   def at(self, times):
     """Returns the `State` at `times` [T] in 0..duration, s."""
@@ -230,6 +236,7 @@ class _Agents:
       paths=paths,
       distance=distance,
       speeds=speeds,
+      town=self.town,
     )
 
 
