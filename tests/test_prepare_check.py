@@ -115,7 +115,7 @@ def test_numbers_by_hand():
   assert found["jump_px"] == pytest.approx(10.0) and found["median_jump_px"] == pytest.approx(1.0)
   assert found["jump_track"] == 1 and 14 <= found["jump_frame"] <= 19
   text = check.report(found, interval)
-  assert "7 on keyframes, 20 interpolated, 2 tracks" in text and "warning" not in text
+  assert "7 on keyframes, 20 interpolated, 2 tracks" in text and "note:" not in text
   assert "70.0 % of the scene's 10 annotations" in text and "87.5 % of the 8" in text
   assert "25.93 % of the rows; n/(6n-5) over the 3 runs" in text and "gives 25.93 %" in text
 
@@ -133,7 +133,7 @@ def test_a_wrong_interpolation_shows_in_the_keyframe_share(fault):
     )
   frames, interval = check.frames_of(_camera(), mot_files.SequenceInfo("a", 12, 19, 320, 180))
   found = check.numbers(_scene(), table, frames, interval)
-  assert "warning: the keyframe share" in check.report(found, interval)
+  assert "note: the keyframe share" in check.report(found, interval)
 
 
 def test_a_sequence_without_boxes():

@@ -1,7 +1,7 @@
 """Draws annotated and interpolated boxes over a camera's images, so that one can tell them apart.
 
-Boxes on keyframes are solid, in the frames between dashed; the colour is that of the class. The
-title of a frame says KEYFRAME, or how far behind the last keyframe it is.
+Boxes on keyframes are solid, in the frames between dashed; the colour is that of the class, the
+number that of the track. The title of a frame says KEYFRAME and which, or how far it is behind one.
 """
 
 import dataclasses
@@ -71,11 +71,11 @@ def picture(sequence, number, width):
   for own, class_id in zip(corners, classes, strict=True):
     outline(canvas, own, colour(class_id), 2)
   for own, class_id, row in zip(corners, classes, rows, strict=True):
-    text = f"{sequence.class_names[class_id]} {sequence.boxes.track_id[row]}"
-    drawing.label(canvas, text, own[:2], colour(class_id))
-  mark = f"+{frame.step}/{sequence.frame_rate:g} s" if frame.step else "KEYFRAME"
-  edge = _BETWEEN if frame.step else _ON_KEYFRAME
-  title = f"keyframe {frame.keyframe}  {mark}  frame {number}/{len(sequence.frames)}"
+    drawing.label(canvas, str(sequence.boxes.track_id[row]), own[:2], colour(class_id))
+  title, edge = f"KEYFRAME {frame.keyframe}", _ON_KEYFRAME
+  if frame.step:
+    title, edge = f"{frame.keyframe} +{frame.step}/{sequence.frame_rate:g} s", _BETWEEN
+  title += f"   frame {number}/{len(sequence.frames)}"
   drawing.label(canvas, title, (1, 18), edge, 0.45)
   cv2.rectangle(canvas, (0, 0), (size[0] - 1, size[1] - 1), edge, 1 if frame.step else 3)
   return canvas

@@ -15,7 +15,7 @@ from vistraj_jax.prepare.nuscenes import boxes
 from vistraj_jax.tracking import mot_files
 
 KEYFRAME_RATE = 2  # Hz
-# Share of all annotations that the original project saw in one camera, for comparison.
+# Share of all annotations that one camera of the original project saw, to compare with.
 USUAL_SHARE = (0.15, 0.16)
 
 
@@ -171,13 +171,13 @@ def report(found, interval):
     f"boxes: {found['keyframe_boxes']:,} on keyframes, {found['interpolated_boxes']:,} "
     f"interpolated, {found['tracks']:,} tracks",
     f"visible share: {100 * share:.1f} % of the scene's {found['annotations']:,} annotations "
-    f"({low:.0f} to {high:.0f} % is usual for one camera), {100 * of_classes:.1f} % of the "
-    f"{found['annotations_of_classes']:,} of the 7 classes",
+    f"(a camera's usual mean over scenes: {low:.0f} to {high:.0f} %), {100 * of_classes:.1f} % of "
+    f"the {found['annotations_of_classes']:,} of the 7 classes",
     f"keyframe share: {100 * found['keyframe_share']:.2f} % of the rows; "
     f"n/({interval}n-{interval - 1}) over the {found['runs']:,} runs of neighbouring keyframes "
     f"gives {100 * found['expected_share']:.2f} %",
     f"largest image offset: {1000 * found['image_offset_s']:.0f} ms between a frame and the image "
-    "below it",
+    "below it" + (": sweeps are missing in the tables" if found["image_offset_s"] > 0.1 else ""),
   ]
   if found["jump_frame"] > 0:
     lines.append(
@@ -187,6 +187,7 @@ def report(found, interval):
     )
   if not np.isclose(found["keyframe_share"], found["expected_share"]):
     lines.append(
-      "warning: the keyframe share is not the expected one: rows are missing, or drawn across gaps"
+      "note: the keyframe share differs from the expected one: rows are missing or drawn across "
+      "gaps, unless --interpolation pose3d found objects in sight between two keyframes only"
     )
   return "\n".join(lines)
