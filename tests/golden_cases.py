@@ -34,7 +34,8 @@ class Case(NamedTuple):
       if key in self.arrays:
         return self.arrays[key]
     spec = self.manifest["inputs"][name]
-    return fill.tensor(f"input:{self.folder.name}_{name}", spec["shape"], spec.get("fill", "unit"))
+    key = f"{self.folder.name}_{name}" if self.folder.parent.name == "trackssm" else name
+    return fill.tensor(f"input:{key}", spec["shape"], spec.get("fill", "unit"))
 
   def check(self, name, value, rtol=None, atol=None):
     """Compares `value` with the stored output `name` at the manifest's tolerance."""
