@@ -48,6 +48,7 @@ def run(args):
   scene_name, folder = check.find_sequence(args.data, args.camera, args.scene)
   info = mot_files.read_sequence_info(folder)
   table = mot_files.read_table(folder / "gt" / "gt.txt", "truth", info.length)
+  print(f"opening the tables of {args.version} ...", flush=True)
   scene = database.Database(args.dataroot, args.version).scene(scene_name)
   checks.choice(f"--camera ({scene_name})", args.camera, scene.cameras)
   frames, interval = check.frames_of(scene.cameras[args.camera], info)

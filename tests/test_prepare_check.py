@@ -5,7 +5,9 @@ import types
 import av
 import cv2
 import numpy as np
+import nuscenes_tables
 import pytest
+import real_data
 
 from launch import prepare
 from vistraj_jax.core import checks
@@ -248,3 +250,62 @@ def test_a_folder_of_another_scene_is_refused(prepared):
   mot_files.write_sequence_info(folder, info)
   with pytest.raises(checks.InputError, match="25 frames at 12 Hz do not fit the 4 keyframes"):
     _check(prepared)
+
+
+def _prepare(dataroot, out, *more):
+  arguments = ["nuscenes", "--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, *more]
+  prepare.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("interpolation", ["image2d", "pose3d"])
+def test_from_tables_to_pictures(tmp_path, capsys, interpolation):
+  root = nuscenes_tables.write(
+    tmp_path / "nuscenes", scenes=("scene-0103",), keyframes=3, objects=40, images=True
+  )
+  for path in root.glob("s*/CAM_FRONT/*.jpg"):
+    cv2.imwrite(str(path), np.zeros((900, 1600, 3), np.uint8))
+  _prepare(root, tmp_path / "out", "--interpolation", interpolation)
+  arguments = ["check", "--dataroot", root, "--version", "v1.0-mini", "--data", tmp_path / "out"]
+  arguments += ["--width", 160, "--out", tmp_path / "check"]
+  capsys.readouterr()
+  prepare.main([str(argument) for argument in arguments])
+  printed = capsys.readouterr().out
+  assert "scene-0103 CAM_FRONT: 13 frames at 12 Hz" in printed and "120 annotations" in printed
+  assert "largest image offset: 0 ms" in printed and "median" in printed
+  sheet = cv2.imread(str(tmp_path / "check" / "scene-0103_CAM_FRONT.png"))
+  assert sheet.shape == (2 * 96 + 30, 6 * 166 - 6, 3)
+  with av.open(str(tmp_path / "check" / "scene-0103_CAM_FRONT.mp4")) as container:
+    assert sum(1 for _ in container.decode(video=0)) == 13
+
+
+def test_real_boxes_over_a_real_image(tmp_path, capsys):
+  root = real_data.folder("nuscenes_frame")
+  _prepare(root, tmp_path / "out")
+  arguments = ["check", "--dataroot", root, "--version", "v1.0-mini", "--data", tmp_path / "out"]
+  capsys.readouterr()
+  prepare.main([str(a) for a in (*arguments, "--width", 1600, "--out", tmp_path / "check")])
+  printed = capsys.readouterr().out
+  assert "boxes: 27 on keyframes, 0 interpolated" in printed
+  assert "39.1 % of the scene's 69 annotations" in printed
+  sheet = cv2.imread(str(tmp_path / "check" / "scene-0061_CAM_FRONT.png"))
+  assert sheet.shape == (900 + 6 + 30, 1600, 3)
+  folder = tmp_path / "out" / "train" / "scene-0061_CAM_FRONT"
+  truth = mot_files.read_table(folder / "gt" / "gt.txt", "truth")
+  (truck,) = (
+    truth.box_xywh[(truth.class_id == 1) & (truth.box_xywh[:, 2] > 300)].round().astype(int)
+  )
+  edge = sheet[truck[1] + truck[3], truck[0] : truck[0] + truck[2]]
+  assert _has(edge, keyframe_boxes.colour(1)).mean() > 0.9
+
+
+def test_real_scenes_without_images(tmp_path, capsys):
+  root = real_data.folder("nuscenes_scenes")
+  _prepare(root, tmp_path / "out", "--cameras", "CAM_FRONT")
+  arguments = ["check", "--dataroot", root, "--version", "v1.0-mini", "--data", tmp_path / "out"]
+  capsys.readouterr()
+  with pytest.raises(checks.InputError, match="no such image .39 of the 39.* tables alone"):
+    prepare.main([str(argument) for argument in (*arguments, "--out", tmp_path / "check")])
+  printed = capsys.readouterr().out
+  assert "scene-0103 CAM_FRONT: 229 frames at 12 Hz" in printed  # 6 (39 - 1) + 1
+  assert "keyframe share: 18.00 % of the rows" in printed and "gives 18.00 %" in printed
+  assert "note:" not in printed and "sweeps are missing in the tables" in printed
