@@ -242,7 +242,7 @@ class Database:
     """Returns the record of table `wanted` that `record[field]` points to."""
     token = record.get(field)
     if not self._has(wanted, token):
-      raise checks.InputError(_nowhere(name, table, record, field, wanted))
+      raise checks.InputError(f"{name}: {_nowhere(table, record, field, wanted)}")
     return self._tables.get(wanted, token)
 
   def _has(self, table, token):
@@ -256,20 +256,26 @@ class Database:
     """Groups camera images by keyframe; finds the scenes of records whose tokens are wrong."""
     for table in ("sample_data", "sample_annotation"):
       for record in getattr(self._tables, table):
-        wrong = None
         if not self._has("sample", record["sample_token"]):
-          wrong = ("sample_token", "sample")
+          self._damaged(table, record, _nowhere(table, record, "sample_token", "sample"))
         elif table == "sample_data" and not record["channel"]:
-          wrong = ("calibrated_sensor_token", "calibrated_sensor (or its sensor)")
+          self._damaged(table, record, self._no_sensor(record))
         elif table == "sample_data" and record["sensor_modality"] == "camera":
           self._images.setdefault(record["sample_token"], []).append(record)
-        if wrong:
-          scene = self._scene_of(table, record)
-          sentence = _nowhere(scene["name"] if scene else "no scene", table, record, *wrong)
-          if scene:
-            self._damage.setdefault(scene["token"], sentence)
-          else:
-            self.strays.append(sentence)
+
+  def _damaged(self, table, record, sentence):
+    scene = self._scene_of(table, record)
+    if scene:
+      self._damage.setdefault(scene["token"], f"{scene['name']}: {sentence}")
+    else:
+      self.strays.append(f"no scene: {sentence}")
+
+  def _no_sensor(self, image):
+    token = image["calibrated_sensor_token"]
+    if not self._has("calibrated_sensor", token):
+      return _nowhere("sample_data", image, "calibrated_sensor_token", "calibrated_sensor")
+    calibration = self._tables.get("calibrated_sensor", token)
+    return _nowhere("calibrated_sensor", calibration, "sensor_token", "sensor")
 
   def _scene_of(self, table, record):
     """Returns the scene of a record by its keyframe or that of its neighbours in time, or None."""
@@ -348,8 +354,8 @@ def _is_numbers(value, width):
   return array.size == width and bool(np.isfinite(array).all())
 
 
-def _nowhere(name, table, record, field, wanted):
+def _nowhere(table, record, field, wanted):
   return (
-    f"{name}: {table} {record['token']}: {field} {record.get(field)!r} points to no record of "
-    f"{wanted}; {_REMEDY}."
+    f"{table} {record['token']}: {field} {record.get(field)!r} points to no record of {wanted}; "
+    f"{_REMEDY}."
   )

@@ -43,10 +43,7 @@ class Camera:
     keyframes = np.flatnonzero(self.is_keyframe)
     position = np.arange(frames_per_keyframe * (len(keyframes) - 1) + 1) / frames_per_keyframe
     time = np.interp(position, np.arange(len(keyframes)), self.time[keyframes])
-    after = np.searchsorted(self.time, time).clip(1, max(len(self.time) - 1, 1))
-    after = np.minimum(after, len(self.time) - 1)
-    before = np.maximum(after - 1, 0)
-    nearest = np.where(time - self.time[before] <= self.time[after] - time, before, after)
+    nearest = np.abs(self.time - time[:, None]).argmin(1)
     nearest[::frames_per_keyframe] = keyframes
     return nearest, time
 
