@@ -79,8 +79,8 @@ def main(arguments=None):
   result = {"truth": str(args.truth), "alphas": _alphas(), "protocols": {}}
   markdown = [
     "# Tracking scores",
-    "Ratios in percent, MOTA and IDF1 at overlap 0.5, HOTA over thresholds 0.05 to 0.95; - where "
-    "there is no true and no predicted box.",
+    "Ratios in percent, MOTA and IDF1 at overlap 0.5, HOTA over thresholds 0.05 to 0.95. The mean "
+    "of classes leaves out classes without any box; - stands where there is no box to score.",
     *(f"- {note}" for note in notes),
   ]
   printed = []

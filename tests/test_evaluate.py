@@ -71,6 +71,7 @@ def test_runs_stand_side_by_side(data, capsys):
   firsts = " ".join(row[0] for row in rows)
   assert firsts == "mean constant all constant car constant pedestrian constant"
   assert rows[4][1:3] == ["perfect", "100.00"]
+  assert rows[0][:5] == ["mean", "of", "classes", "perfect", "100.00"]  # of two, not of seven
   markdown = (data / "out" / "scores.md").read_text()
   assert "| car | constant velocity |" in markdown and "| b | perfect | 100.00 |" in markdown
   assert "truck" not in markdown  # no such box anywhere
@@ -130,6 +131,7 @@ def test_cameras_and_keyframes_in_one_run(cameras, capsys):
   assert [row[switches] for row in front] == ["4", "0"]
   markdown = (cameras / "out" / "scores.md").read_text()
   assert "| CAM_FRONT car | run | 100.00 |" in markdown and "CAM_BACK_LEFT car" not in markdown
+  assert "| CAM_FRONT mean | run | 50.00 |" in markdown  # of cars and the missed pedestrians
   assert "## Protocol nuscenes_keyframes, 6 sequences" in markdown
 
 

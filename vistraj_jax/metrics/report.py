@@ -66,7 +66,7 @@ def class_table(runs):
 
   Returns:
     list of [class, run, value, ...] strings, the header first. Classes without any box are left
-    out; the two averages come first where there are several classes.
+    out, also of the mean; the two averages come first where there are several classes.
   """
   first = next(iter(runs.values()))
   blocks = []
@@ -74,7 +74,7 @@ def class_table(runs):
     blocks += [
       (title, {label: run["over_classes"][key] for label, run in runs.items()})
       for title, key in (
-        ("mean of classes", "class_averaged"),
+        ("mean of classes", "class_averaged_nonempty"),
         ("all classes", "detection_averaged"),
       )
     ]
@@ -93,19 +93,20 @@ def camera_table(runs, by_class=False):
 
   Args:
     runs: {label: what `arrange` returns}.
-    by_class: one block per camera and class that has any box, instead of one per camera over all
-      classes.
+    by_class: for each camera the mean of its classes and every class that has any box, instead of
+      one block over all boxes.
   """
   rows = [_header("camera, class" if by_class else "camera")]
   for camera, first in next(iter(runs.values()))["cameras"].items():
     own = {label: run["cameras"][camera] for label, run in runs.items()}
-    for name in first["classes"] if by_class else (None,):
-      block = {
-        label: one["classes"][name] if name else one["over_classes"]["detection_averaged"]
-        for label, one in own.items()
-      }
-      if name is None or any(map(_has_boxes, block.values())):
-        title = f"{camera} {name}" if name else camera
+    key = "class_averaged_nonempty" if by_class else "detection_averaged"
+    blocks = [("mean", {label: one["over_classes"][key] for label, one in own.items()})]
+    if by_class:
+      for name in first["classes"]:
+        blocks.append((name, {label: one["classes"][name] for label, one in own.items()}))
+    for name, block in blocks:
+      if not by_class or any(map(_has_boxes, block.values())):
+        title = f"{camera} {name}" if by_class else camera
         rows += [[title, label, *_values(result)] for label, result in block.items()]
   return rows if len(rows) > 1 else []
 
