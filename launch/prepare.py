@@ -3,6 +3,7 @@
   python -m launch.prepare mot --source MOT17/train --out data/mot17 --split_by halves
   python -m launch.prepare kitti --source kitti_tracking --out data/kitti
   python -m launch.prepare nuscenes --dataroot nuscenes --version v1.0-trainval --out data/nuscenes
+  python -m launch.prepare waymo_e2e --source waymo_e2e --split train val --out data/waymo
   python -m launch.prepare embedded --out data/world
 
 A command that was interrupted goes on where it stopped when it is given again. The work is done
@@ -12,7 +13,7 @@ here, in --processes, or on a cluster by Apache Beam (--runner; all its workers 
 import argparse
 import shlex
 
-from launch import command_line, prepare_check, prepare_nuscenes
+from launch import command_line, prepare_check, prepare_nuscenes, prepare_waymo
 from vistraj_jax.core import checks
 
 
@@ -153,6 +154,10 @@ def _nuscenes(args):
   prepare_nuscenes.nuscenes(args, _runner_options(args))
 
 
+def _waymo_e2e(args):
+  prepare_waymo.waymo_e2e(args, _runner_options(args))
+
+
 # Name: (help, description, functions that add arguments, function of the parsed arguments).
 _COMMANDS = {
   "mot": (
@@ -178,6 +183,12 @@ _COMMANDS = {
     "Converts nuScenes tables: 2-D boxes of 6 cameras, 7 classes, 2 Hz keyframes to 12 fps.",
     (prepare_nuscenes.nuscenes_arguments, _output_arguments, _runner_arguments),
     _nuscenes,
+  ),
+  "waymo_e2e": (
+    "Waymo Open end-to-end driving shards",
+    "Converts E2EDFrame TFRecords: images by camera name, ego states, intents, ratings.",
+    (prepare_waymo.waymo_e2e_arguments, _output_arguments, _runner_arguments),
+    _waymo_e2e,
   ),
   "embedded": (
     "the simulated driving world",

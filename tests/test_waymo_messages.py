@@ -11,7 +11,7 @@ import real_data
 from PIL import Image
 
 from vistraj_jax.core import checks
-from vistraj_jax.data import records
+from vistraj_jax.data import records, waymo_e2e
 from vistraj_jax.prepare.waymo_e2e import messages, wire
 
 
@@ -44,9 +44,9 @@ def test_golden_records(tmp_path):
       assert rated.score == wanted["rater_score"][i, k]
       np.testing.assert_array_equal(rated.xy, wanted["rater_traj"][i, k, : len(rated.xy)])
     assert np.isnan(wanted["rater_score"][i, len(frame.rated) :]).all()
-    order = [messages.CAMERAS.index(name) + 1 for name in frame.images]
+    order = [waymo_e2e.CAMERAS.index(name) + 1 for name in frame.images]
     assert order == list(wanted["camera_order"][i])
-    for k, name in enumerate(messages.CAMERAS):
+    for k, name in enumerate(waymo_e2e.CAMERAS):
       calibration = frame.calibrations[name]
       np.testing.assert_array_equal(calibration.intrinsic, wanted["intrinsic"][k])
       np.testing.assert_array_equal(calibration.extrinsic, wanted["extrinsic"][k])
@@ -69,14 +69,14 @@ def test_composed_records_of_real_data():
     assert frame.intent == wanted["intent"]
     assert [r.score for r in frame.rated] == wanted["preference_scores"]
     for camera, (name, place) in zip(expected["cameras"], frame.images.items(), strict=True):
-      assert (messages.CAMERAS[camera["name"] - 1], camera["jpeg_bytes"]) == (name, place[1])
+      assert (waymo_e2e.CAMERAS[camera["name"] - 1], camera["jpeg_bytes"]) == (name, place[1])
 
 
 def test_real_perception_frame():
   source = records.TFRecordSource([real_data.folder("waymo") / "pvps_data_one_frame.tfrecord"])
   frame = messages.read_plain_frame(source[0])
   assert frame.name.startswith("1024360143612057520")
-  assert sorted(frame.images) == sorted(messages.CAMERAS[:5])
+  assert sorted(frame.images) == sorted(waymo_e2e.CAMERAS[:5])
   for name, (first, length) in frame.images.items():
     calibration = frame.calibrations[name]
     image = Image.open(io.BytesIO(source[0][first : first + length]))

@@ -80,15 +80,25 @@ class TFRecordSource:
   for their record lengths; payload checksums are verified at every read. Safe to read from
   threads, and picklable (file handles stay behind), so grain's worker processes can hold it.
 
+  Args:
+    paths: files.
+    partial: a file with a damaged end gives the records before it; `problems` tells of it.
+
   Raises:
     InputError: a file is missing, truncated, no TFRecord file or has a flipped bit; names the
       file, the record number in it and the byte offset.
   """
 
-  def __init__(self, paths):
+  def __init__(self, paths, partial=False):
     self._paths = [str(p) for p in paths]
     self._handles = {}
-    tables = [_scan(path) for path in self._paths]
+    self.problems = []
+    tables = []
+    for path in self._paths:
+      table, problem = _scan(path)
+      checks.require(partial or not problem, problem)
+      tables.append(table)
+      self.problems += [problem] if problem else []
     counts = [len(t) for t in tables]
     self._starts = np.cumsum([0, *counts])
     self._table = np.concatenate([np.zeros((0, 2), np.int64), *tables])
@@ -144,29 +154,32 @@ def _masked_crc(data):
 
 
 def _scan(path):
-  """Returns int64 [N, 2]: byte offset and length of every payload of one file."""
+  """Returns int64 [N, 2], byte offset and length of every payload of one file; and what is wrong
+  behind them, or ""."""
   checks.require(os.path.isfile(path), f"{path}: no such file.")
   size = os.path.getsize(path)
-  table = []
+  table, problem = [], ""
   position = 0
   with open(path, "rb") as f:
-    while position < size:
+    while position < size and not problem:
       header = f.read(_HEADER.size)
       where = f"{path}: record {len(table)} at byte {position}"
       if len(header) < _HEADER.size:
-        raise checks.InputError(f"{where} has a cut header (the file is truncated); copy it again.")
+        problem = f"{where} has a cut header (the file is truncated); copy it again."
+        break
       length, crc = _HEADER.unpack(header)
+      end = position + _HEADER.size + length + _FOOTER.size
       if _masked_crc(header[:8]) != crc:
-        raise checks.InputError(
+        problem = (
           f"{where} has a damaged length field, or this is no uncompressed TFRecord file; "
           "copy or prepare it again."
         )
-      end = position + _HEADER.size + length + _FOOTER.size
-      if end > size:
-        raise checks.InputError(
+      elif end > size:
+        problem = (
           f"{where} should end at byte {end} but the file has {size} (truncated); copy it again."
         )
-      table.append((position + _HEADER.size, length))
-      f.seek(length + _FOOTER.size, os.SEEK_CUR)
-      position = end
-  return np.array(table, np.int64).reshape(-1, 2)
+      else:
+        table.append((position + _HEADER.size, length))
+        f.seek(length + _FOOTER.size, os.SEEK_CUR)
+        position = end
+  return np.array(table, np.int64).reshape(-1, 2), problem

@@ -15,20 +15,9 @@ import struct
 import numpy as np
 
 from vistraj_jax.core import checks
+from vistraj_jax.data.waymo_e2e import CAMERAS
 from vistraj_jax.prepare.waymo_e2e import wire
 
-# Index = number of the enum, less 1.
-CAMERAS = (
-  "FRONT",
-  "FRONT_LEFT",
-  "FRONT_RIGHT",
-  "SIDE_LEFT",
-  "SIDE_RIGHT",
-  "REAR_LEFT",
-  "REAR",
-  "REAR_RIGHT",
-)
-INTENTS = ("unknown", "straight", "left", "right")  # index = number
 _STATES = (1, 2, 4, 5, 6, 7)  # pos_x, pos_y, vel_x, vel_y, accel_x, accel_y
 _POSITION = (1, 2, 3)
 _DOUBLE_TAGS = b"\x09" * 16  # field 1, a double; they stand 9 bytes apart
@@ -64,7 +53,7 @@ class Frame:
 
   Attributes:
     name: "<sequence>-<index>".
-    intent: index in `INTENTS`.
+    intent: index in `data.waymo_e2e.INTENTS`.
     past: float32 [P, 6], x, y, vx, vy, ax, ay; m and s; oldest first.
     future: float32 [F, 3], x, y, z, m; F is 0 where the future is not told.
     rated: tuple of `Rated`.

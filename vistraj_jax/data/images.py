@@ -1,0 +1,65 @@
+"""JPEG bytes to uint8 images and back, shrunk on the way where that saves work.
+
+A JPEG can be decoded at k/8 of its size from its coefficients. `decode` takes the smallest such
+size that still covers what is wanted and resamples the rest of the way with a Lanczos kernel.
+"""
+
+import numpy as np
+
+from vistraj_jax.core import checks
+
+QUALITY = 95
+
+
+def decode(data, size=None, where="image"):
+  """Decodes a JPEG; threads may do so side by side.
+
+  Args:
+    data: bytes.
+    size: (height, width) of the result, whatever the aspect ratio; None keeps that of the JPEG.
+    where: names the image in errors.
+
+  Returns:
+    uint8 [height, width, 3], red, green, blue.
+
+  Raises:
+    InputError: the bytes are no JPEG, or a damaged one.
+  """
+  import simplejpeg
+
+  least = {} if size is None else {"min_height": size[0], "min_width": size[1]}
+  try:
+    image = simplejpeg.decode_jpeg(data, **least)
+  except ValueError as error:
+    raise checks.InputError(
+      f"{where}: the JPEG is damaged ({str(error).strip()}); copy or prepare the file again."
+    ) from None
+  if size is None or image.shape[:2] == tuple(size):
+    return image
+  from PIL import Image
+
+  return np.asarray(Image.fromarray(image).resize(tuple(size)[::-1], Image.Resampling.LANCZOS))
+
+
+def encode(image):
+  """Returns the JPEG bytes of uint8 [H, W, 3], with full colour resolution."""
+  import simplejpeg
+
+  image = np.ascontiguousarray(image)
+  return simplejpeg.encode_jpeg(image, quality=QUALITY, colorsubsampling="444")
+
+
+def size_of(data, where="image"):
+  """Returns (height, width) of a JPEG from its header.
+
+  Raises:
+    InputError: as `decode`.
+  """
+  import simplejpeg
+
+  try:
+    return simplejpeg.decode_jpeg_header(data)[:2]
+  except ValueError as error:
+    raise checks.InputError(
+      f"{where}: the JPEG is damaged ({str(error).strip()}); copy or prepare the file again."
+    ) from None
