@@ -49,9 +49,15 @@ def train(config, workdir):
   if jax.process_index() == 0:
     files.write_text(pathlib.Path(workdir) / "data_set.json", json.dumps(about, indent=2) + "\n")
 
+  task = base.make(config, about)
+  resident, readers = {}, examples
+  if config.data.get("resident", False):
+    resident = {split: x.resident() for split, x in examples.items()}
+    readers = {split: pipeline.Rows(len(x)) for split, x in examples.items()}
+
   def loader(split, batch_size, train):
     return pipeline.batches(
-      examples[split],
+      readers[split],
       batch_size=batch_size // jax.process_count(),
       seed=config.seed,
       train=train,
@@ -61,8 +67,8 @@ def train(config, workdir):
       where=f"config.data.root: split {split!r}",
     )
 
-  data = loop.Data(num_examples=len(examples["train"]), loader=loader)
-  return loop.run(config, workdir, task=base.make(config), data=data)
+  data = loop.Data(num_examples=len(examples["train"]), loader=loader, resident=resident)
+  return loop.run(config, workdir, task=task, data=data)
 
 
 def _save_config(config, workdir):
@@ -105,11 +111,11 @@ def _start_processes():
     jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
 
-def _print_summary(summary):
-  rows = [("phase", "steps", "best at", "loss/val", "IoU: model", "last box", "constant velocity")]
+def _print_summary(summary, columns):
+  """Prints a table of phases; `columns` is the SUMMARY of the task."""
+  rows = [("phase", "steps", "best at", *(title for title, _ in columns))]
   for name, values in summary.items():
-    scores = ("loss/val", "iou/val", "iou/identity", "iou/constant_velocity")
-    shown = [f"{values[k]:.4f}" if k in values else "-" for k in scores]
+    shown = [f"{values[k]:.4f}" if k in values else "-" for _, k in columns]
     rows.append((name, str(values["step"]), str(values["best_step"]), *shown))
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   for row in rows:
@@ -126,6 +132,7 @@ def _main(argv):
   _start_processes()
   import jax
 
+  from vistraj_jax.tasks import base
   from vistraj_jax.train import loop
 
   workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.task}")
@@ -135,7 +142,7 @@ def _main(argv):
     print(interrupted, file=sys.stderr)
     return
   if jax.process_index() == 0:
-    _print_summary(summary)
+    _print_summary(summary, base.task_class(config.task).SUMMARY)
 
 
 def _parse(argv):

@@ -5,6 +5,8 @@ their number, `examples.gather(indices)` returns {name: array [B, ...]} for int 
 `examples.about()` what a run records of its data.
 One element of the grain data set is a whole batch, so that small examples are gathered by NumPy
 at once; the order is a function of (seed, epoch), and the state of an iterator is one number.
+Examples that offer `resident() -> {name: array [N, ...]}` can lie whole on the devices instead:
+`Rows` then takes their place, and the compiled step gathers what `gather` would return.
 """
 
 import dataclasses
@@ -96,6 +98,20 @@ def batches(
     _allow_multiprocessing()
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=worker_count))
   return dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Stands for examples that lie on the devices: batches of their row numbers."""
+
+  count: int
+
+  def __len__(self):
+    return self.count
+
+  def gather(self, indices):
+    """indices int [B] -> {"row": int32 [B]}."""
+    return {"row": np.asarray(indices, np.int32)}
 
 
 @dataclasses.dataclass

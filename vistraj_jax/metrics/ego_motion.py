@@ -12,7 +12,8 @@ FASTEST_TURN = 1.0  # rad/s
 
 def stand_still(past, steps=20):
   """The ego stays where it is."""
-  return 0 * constant_velocity(past, steps)
+  xp = past.__array_namespace__()
+  return xp.zeros((*past.shape[:-2], steps, 2), dtype=past.dtype)
 
 
 def constant_velocity(past, steps=20):

@@ -1,16 +1,29 @@
 """What a Task is: network, losses and metrics of one system, without loop or optimizer."""
 
 import importlib
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from vistraj_jax.core import checks
 
 # Name in config.task -> "module:class", imported on use.
-TASKS = {"trackssm": "vistraj_jax.tasks.trackssm:TrackSSMTask"}
+TASKS = {
+  "trackssm": "vistraj_jax.tasks.trackssm:TrackSSMTask",
+  "vlm_waypoint": "vistraj_jax.tasks.vlm_waypoint:VLMWaypointTask",
+}
 
 
 class Task(Protocol):
-  """The plug of a system; `variables` are Linen collections, plus "ema" where training has it."""
+  """The plug of a system; `variables` are Linen collections, plus "ema" where training has it.
+
+  Attributes:
+    SUMMARY: (title, metric name) pairs that launch.train prints of every phase's best evaluation.
+  """
+
+  SUMMARY: ClassVar = (("loss/val", "loss/val"),)
+
+  def fixed(self):
+    """-> tree of arrays that are read, never trained or saved; steps see variables["fixed"]."""
+    return {}
 
   def init(self, rng):
     """rng -> variables: {"params": ..., other collections}."""
@@ -33,7 +46,17 @@ class Task(Protocol):
     """-> {name: Mean} of one evaluation batch, baselines included."""
 
 
-def make(config):
-  """Returns the Task that `config.task` names."""
-  module, name = TASKS[checks.choice("config.task", config.task, TASKS)].split(":")
-  return getattr(importlib.import_module(module), name)(config)
+def make(config, data_set=None):
+  """Returns the Task that `config.task` names.
+
+  Args:
+    config: the whole configuration.
+    data_set: {split: what `examples.about()` says}, for tasks that depend on the data's statistics.
+  """
+  return task_class(config.task)(config, data_set)
+
+
+def task_class(task):
+  """Returns the class that `config.task` names."""
+  module, name = TASKS[checks.choice("config.task", task, TASKS)].split(":")
+  return getattr(importlib.import_module(module), name)

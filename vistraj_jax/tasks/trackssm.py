@@ -6,15 +6,24 @@ import jax.numpy as jnp
 from vistraj_jax.core import checks, mean
 from vistraj_jax.losses import boxes as box_losses
 from vistraj_jax.models.trackssm import network, windows
+from vistraj_jax.tasks import base
 
 
-class TrackSSMTask:
+class TrackSSMTask(base.Task):
   """Next box of a track from its recent boxes (arXiv 2409.00487).
 
   Reads config.model, config.loss and config.augment.
   """
 
-  def __init__(self, config):
+  SUMMARY = (
+    ("loss/val", "loss/val"),
+    ("IoU: model", "iou/val"),
+    ("last box", "iou/identity"),
+    ("constant velocity", "iou/constant_velocity"),
+  )
+
+  def __init__(self, config, data_set=None):
+    del data_set
     fields = dict(config.model)
     self.history = fields.pop("history")
     checks.choice("config.augment.kind", config.augment.kind, windows.AUGMENTATIONS)

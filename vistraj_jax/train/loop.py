@@ -31,10 +31,13 @@ class Data(NamedTuple):
     loader: function (split, batch_size, train) -> iterable data set of this process's batches;
       `split` is "train" or "val", `batch_size` is over all processes. Iterators of a training
       loader offer get_state() and set_state(), as grain's do.
+    resident: {split: {name: array [N, ...]}} of splits to keep whole on the devices; their batches
+      hold "row" and "mask" only.
   """
 
   num_examples: int
   loader: Any
+  resident: Any = {}
 
 
 def run(config, workdir, *, task, data):
@@ -59,12 +62,17 @@ def run(config, workdir, *, task, data):
   if config.run != "all":
     chosen = [checks.choice("config.run", config.run, chosen)]
   plan = partition.make(config.parallel, config.mesh, config.partition)
+  shared = plan.put_fixed(task.fixed())
+  fixed = {
+    split: step.Fixed(shared, plan.put_fixed(data.resident.get(split, {})))
+    for split in ("train", "val")
+  }
   summary, before = {}, 0
   with _Signals() as signals:
     for i, phase in enumerate(every):
       if phase.name in chosen:
         previous = workdir / every[i - 1].name if i else None
-        run_phase = _PhaseRun(config, workdir, phase, previous, task, data, plan, signals)
+        run_phase = _PhaseRun(config, workdir, phase, previous, task, data, plan, fixed, signals)
         summary[phase.name] = run_phase(before)
         before = summary[phase.name]["offset"] + summary[phase.name]["step"]
   return summary
@@ -73,10 +81,10 @@ def run(config, workdir, *, task, data):
 class _PhaseRun:
   """One phase: its state, steps, checkpoints and stop rule."""
 
-  def __init__(self, config, workdir, phase, previous, task, data, plan, signals):
+  def __init__(self, config, workdir, phase, previous, task, data, plan, fixed, signals):
     self.config, self.workdir, self.phase = config, workdir, phase
     self.previous, self.task, self.data = previous, task, data
-    self.plan, self.signals = plan, signals
+    self.plan, self.fixed, self.signals = plan, fixed, signals
 
   def __call__(self, before):
     """Runs or resumes the phase; `before` is the number of steps of earlier phases."""
@@ -174,7 +182,8 @@ class _PhaseRun:
       while not numbers["finished"]:
         batches, data_state = ahead or self._take(data)
         began = time.perf_counter()
-        train_state, scalars = self.train_call(train_state, plan.put_batch(batches, stacked=True))
+        batches = plan.put_batch(batches, stacked=True)
+        train_state, scalars = self.train_call(train_state, batches, self.fixed["train"])
         ahead = self._take(data)  # while the devices work
         scalars = plan.fetch(scalars)
         seconds = time.perf_counter() - began
@@ -214,7 +223,7 @@ class _PhaseRun:
     if train_state.ema is not None:
       variables = {**variables, "params": train_state.ema}
     loader = self.data.loader("val", self.config.eval_batch_size, False)
-    metrics = evaluate.evaluate(self.eval_call, variables, loader, self.plan)
+    metrics = evaluate.evaluate(self.eval_call, variables, loader, self.plan, self.fixed["val"])
     if not math.isfinite(metrics["loss/val"]):
       raise checks.InputError(
         f"phase {self.phase.name!r}: loss/val is {metrics['loss/val']} after step {done}; lower "

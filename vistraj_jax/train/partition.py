@@ -77,8 +77,18 @@ class JitPlan:
     sharding = NamedSharding(self.mesh, spec)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
+  def put_fixed(self, tree):
+    """Arrays of this process, the same on all -> one copy on every device."""
+    sharding = NamedSharding(self.mesh, PartitionSpec())
+
+    def put(x):
+      x = np.asarray(x)
+      return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
+
   def compile(self, function, donate=False):
-    """(state, batch) -> (state, scalars), compiled."""
+    """(state, batch, fixed) -> (state, scalars), compiled."""
     return jax.jit(function, donate_argnums=(0,) if donate else ())
 
   def fetch(self, tree):
@@ -135,8 +145,20 @@ class PmapPlan:
 
     return jax.tree.map(split, batch)
 
+  def put_fixed(self, tree):
+    """Arrays of this process, the same on all -> one copy on every local device."""
+    devices = jax.local_devices()
+    sharding = NamedSharding(Mesh(np.array(devices), (self.axis,)), PartitionSpec(self.axis))
+
+    def put(x):
+      copies = [jax.device_put(x[None], device) for device in devices]
+      shape = (len(devices), *x.shape)
+      return jax.make_array_from_single_device_arrays(shape, sharding, copies)
+
+    return jax.tree.map(put, tree)
+
   def compile(self, function, donate=False):
-    """(state, batch) -> (state, scalars), compiled."""
+    """(state, batch, fixed) -> (state, scalars), compiled."""
     return jax.pmap(function, axis_name=self.axis, donate_argnums=(0,) if donate else ())
 
   def fetch(self, tree):
