@@ -177,3 +177,8 @@ def _mean(state, patch_mask):
     return state.mean((1, 2))
   weight = patch_mask[..., None].astype(jnp.float32)
   return (state * weight).sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1)
+
+
+def no_mask(mask, name):
+  """Raises InputError if a pixel mask is given to an encoder that knows none."""
+  checks.require(mask is None, f"mask: encoder {name!r} takes no pixel mask; give whole images.")
