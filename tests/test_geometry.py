@@ -167,3 +167,13 @@ def test_real_boxes_of_the_official_devkit():
     worst = max(worst, np.abs(ltrb - expected["ltrb"][rows]).max())
   assert len(expected["index"]) == 4830
   assert worst < 0.01
+
+
+def test_slerp():
+  first, second = geometry.yaw_quaternion(np.array([0.2, 1.0]))
+  found = geometry.slerp(first, second, np.array([0, 0.25, 1]))
+  np.testing.assert_allclose(found, geometry.yaw_quaternion(np.array([0.2, 0.4, 1.0])), atol=1e-12)
+  # The other sign and another length stand for the same rotations; equal ones stay.
+  other = geometry.slerp(first, -3 * second, 0.25)
+  np.testing.assert_allclose(other, found[1], atol=1e-12)
+  np.testing.assert_allclose(geometry.slerp(first, first, 0.3), first, atol=1e-12)
