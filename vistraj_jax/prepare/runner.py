@@ -53,6 +53,34 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
   Raises:
     InputError: the folder holds something else, or this data set with other settings.
   """
+
+  def finish(parts, results):
+    splits = {}
+    for split in dict.fromkeys(unit.split for unit, _ in results):
+      group = [(parts, u, r) for u, r in results if u.split == split]
+      splits[split] = _join(out, name, split, group)
+    example.write_tfds_metadata(out, spec, splits, description)
+    return summarize([(u, r["result"]) for u, r in results])
+
+  out = pathlib.Path(out)
+  return resume(
+    out,
+    settings=settings,
+    units=units,
+    work=work,
+    finish=finish,
+    processes=processes,
+    beam=beam,
+  )
+
+
+def resume(out, *, settings, units, work, finish, processes=1, beam=None):
+  """Runs those units that folder `out` has no part of, then finishes; returns the statistics.
+
+  Args and errors are those of `run`, but for
+    finish: function of (folder of parts, [(unit, {"records": count, "result": result})]) -> the
+      statistics, a JSON-able dictionary. It writes what makes the data set whole.
+  """
   out = pathlib.Path(out)
   settings = json.loads(json.dumps(settings))
   if _finished(out, settings):
@@ -66,11 +94,7 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     units = units(parts)
   _run_units(units, work, parts, processes, beam)
   results = [(unit, json.loads(_part(parts, unit).read_text())) for unit in units]
-  splits = {}
-  for split in dict.fromkeys(unit.split for unit in units):
-    splits[split] = _join(out, name, split, [(parts, u, r) for u, r in results if u.split == split])
-  example.write_tfds_metadata(out, spec, splits, description)
-  statistics = {"settings": settings, **summarize([(u, r["result"]) for u, r in results])}
+  statistics = {"settings": settings, **finish(parts, results)}
   files.write_text(out / STATISTICS, json.dumps(statistics, indent=1))
   shutil.rmtree(parts)
   return statistics

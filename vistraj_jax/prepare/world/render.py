@@ -28,19 +28,25 @@ class Moment:
 
   Attributes:
     ego_translation: [3]; ego_rotation: [4].
+    center: [A, 3]; yaw: [A]; size_wlh: [A, 3], boxes of the agents; 0 is the ego car.
     polygons: [P, 8, 3]; normals: [P, 3]; colors: [P, 3], lit; agent, part: int [P].
-    part_center: [K, 3]; part_yaw: [K]; part_half: [K, 3], half the extent of all parts.
+    part_agent: int [K]; part_center: [K, 3]; part_yaw: [K]; part_half: [K, 3], half the extent of
+      the parts of all agents.
     footprints: [A, 4, 2] of the agents; shadows: [n, 4, 2].
     lamps: [L, 3, 3], colours of the posts' lamps.
   """
 
   ego_translation: np.ndarray
   ego_rotation: np.ndarray
+  center: np.ndarray
+  yaw: np.ndarray
+  size_wlh: np.ndarray
   polygons: np.ndarray
   normals: np.ndarray
   colors: np.ndarray
   agent: np.ndarray
   part: np.ndarray
+  part_agent: np.ndarray
   part_center: np.ndarray
   part_yaw: np.ndarray
   part_half: np.ndarray
@@ -61,7 +67,7 @@ class _Layers:
 
 
 class Renderer:
-  """Paints the images of one `driving.Drive`."""
+  """Paints the images of one `driving.Drive`; `houses` are its `scenery.Houses`."""
 
   def __init__(self, drive, way=None):
     """`way` [N, 2] are the places the ego car comes to; by default those of the drive."""
@@ -69,7 +75,7 @@ class Renderer:
       way = drive.at(np.linspace(0, drive.duration, 20)).ego_translation[:, :2]
     self.drive = drive
     self._ground = scenery.ground(drive.town, way)
-    self._houses = scenery.houses(drive.town, drive.buildings, way)
+    self.houses = scenery.houses(drive.town, drive.buildings, way)
     self._posts = scenery.posts(drive.town, way)
     parked = drive.speeds.max(0) == 0
     self._bodies = _concatenate(
@@ -94,11 +100,15 @@ class Renderer:
     return Moment(
       ego_translation=state.ego_translation[index],
       ego_rotation=state.ego_rotation[index],
+      center=center,
+      yaw=yaw,
+      size_wlh=size,
       polygons=local["polygons"][keep] @ turn[agent] + foot[agent][:, None],
       normals=normals,
       colors=painter.lit(local["colors"][keep], normals),
       agent=agent,
       part=local["part"][keep],
+      part_agent=owner,
       part_center=(local["part_center"][:, None] @ turn[owner])[:, 0] + foot[owner],
       part_yaw=yaw[owner],
       part_half=local["part_half"],
@@ -165,8 +175,8 @@ class Renderer:
     return seen * _COARSE**2, seen / np.maximum(alone, 1)
 
   def _layers(self, eye, moment):
-    walls, posts = self._houses.walls, self._posts
-    footprints = np.concatenate([self._houses.footprints, posts.footprints, moment.footprints])
+    walls, posts = self.houses.walls, self._posts
+    footprints = np.concatenate([self.houses.footprints, posts.footprints, moment.footprints])
     first_post, first_agent = len(walls), len(walls) + len(posts.footprints)
     shown = np.flatnonzero(eye.may_see(footprints, _SIGHT))
     shown = shown[shown != first_agent]
@@ -196,7 +206,7 @@ class Renderer:
     post_colors[:, -3:] = moment.lamps
     colors = np.concatenate(
       [
-        self._houses.colors.reshape(-1, 3)[wall],
+        self.houses.colors.reshape(-1, 3)[wall],
         post_colors.reshape(-1, 3)[post],
         moment.colors[agent],
       ]
@@ -222,7 +232,7 @@ class Renderer:
     """What to paint on walls: {row of the wall: [(polygons, color)]}."""
     if not len(walls):
       return {}
-    houses = self._houses
+    houses = self.houses
     decals = [houses.decals[k] for k in walls]
     starts = np.cumsum([0] + [len(d) for d in decals])
     points, seen, _ = eye.pictures(np.concatenate(decals))

@@ -209,6 +209,11 @@ def lamp_colors(green):
   return colors
 
 
+def in_street(town, places):
+  """Whether a coordinate [N] m lies in a street along the other axis, pavement included."""
+  return np.abs(places - np.round(places / town.block) * town.block) < town_lib.BUILDING
+
+
 def _walls(footprint, height):
   """The four walls [4, 4, 3] over a footprint [4, 2]."""
   low = np.column_stack([footprint, np.zeros(4)])
