@@ -19,12 +19,13 @@ _FILL = 0.1  # share of a box, on every side, through which one sees what is beh
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """Pose in the ego frame (m, quaternion w, x, y, z) and intrinsic matrix [3, 3] in px."""
+  """Pose in the ego frame (m, quaternion w, x, y, z), intrinsic matrix [3, 3] and size in px."""
 
   name: str
   translation: tuple
   rotation: tuple
   intrinsic: np.ndarray
+  image_size: tuple = IMAGE_SIZE
 
 
 @dataclasses.dataclass(frozen=True)

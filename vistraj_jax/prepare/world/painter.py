@@ -6,7 +6,6 @@ Global frame and camera frame as in `cameras`; colours are blue, green, red, 0..
 import numpy as np
 
 from vistraj_jax.core import geometry
-from vistraj_jax.prepare.world import cameras
 
 NEAR = 0.3  # m; polygons are cut there
 SHIFT = 4  # fractional bits of OpenCV's pixel coordinates
@@ -28,11 +27,11 @@ class Eye:
     """`scale` divides the size of the image."""
     ego = geometry.rotation_matrix(ego_rotation)
     self.position = ego @ np.array(camera.translation) + ego_translation
-    self.size = tuple(side // scale for side in cameras.IMAGE_SIZE)
+    self.size = tuple(side // scale for side in camera.image_size)
     self._turn = ego @ geometry.rotation_matrix(camera.rotation)
     self._focal = np.diag(camera.intrinsic)[:2] / scale
     self._middle = camera.intrinsic[:2, 2] / scale
-    self._half_angle = cameras.IMAGE_SIZE[0] / 2 / camera.intrinsic[0, 0]  # its tangent
+    self._half_angle = camera.image_size[0] / 2 / camera.intrinsic[0, 0]  # its tangent
 
   def may_see(self, footprints, sight):
     """Whether ground polygons [N, K, 2] reach into the picture within `sight` m: bool [N]."""
