@@ -76,8 +76,8 @@ def picture(sequence, number, width):
   if frame.step:
     title, edge = f"{frame.keyframe} +{frame.step}/{sequence.frame_rate:g} s", _BETWEEN
   title += f"   frame {number}/{len(sequence.frames)}"
-  drawing.label(canvas, title, (1, 18), edge, 0.45)
   cv2.rectangle(canvas, (0, 0), (size[0] - 1, size[1] - 1), edge, 1 if frame.step else 3)
+  drawing.label(canvas, title, (4, 18), edge, 0.45)
   return canvas
 
 
