@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import standing
 
 from vistraj_jax.core import geometry
 from vistraj_jax.data import trackssm
@@ -125,26 +126,8 @@ def test_trailers_stay_behind_their_trucks(drive, state):
     assert gap.max() < joined + 0.6 and gap.min() > joined - 2.5  # closer in a bend
 
 
-def _one_agent(places, size=(2.0, 4.0, 1.6), buildings=()):
-  """An ego car at the origin facing +x, and parked agents at `places` [x, y]."""
-  places = np.array([[0.0, 0.0], *places])
-  names = ("car",) * len(places)
-  state = driving.State(
-    center=np.concatenate([places, np.full((len(places), 1), size[2] / 2)], 1)[None],
-    yaw=np.zeros((1, len(places))),
-    speed=np.zeros((1, len(places))),
-    ego_translation=np.zeros((1, 3)),
-    ego_rotation=np.array([[1.0, 0, 0, 0]]),
-  )
-  sizes = np.tile(size, (len(places), 1))
-  houses = np.array(buildings, np.float64).reshape(-1, 4)
-  nothing = np.zeros((2, len(places)))
-  flat = town.Town(block=100.0, seed=0)
-  return driving.Drive(1.0, names, sizes, houses, nothing[..., None], nothing, nothing, flat), state
-
-
 def test_projection_into_the_front_camera_by_hand():
-  drive, state = _one_agent([(21.7, 0.0)])
+  drive, state = standing.scene([(21.7, 0.0)])
   view = cameras.observe(drive, state, cameras.RIG[0])
   # The rear face is 18 m before the lens: 1 m to each side, 1.51 m down to 0.09 m up.
   wanted = [800 - 1260 / 18, 470 - 1260 * 0.09 / 18, 2 * 1260 / 18, 1260 * 1.6 / 18]
@@ -156,7 +139,7 @@ def test_projection_into_the_front_camera_by_hand():
 
 def test_each_side_is_seen_by_its_camera():
   places = [(20, 0), (12, 17), (12, -17), (-20, 0), (-6, 18), (-6, -18)]
-  drive, state = _one_agent(places)
+  drive, state = standing.scene(places)
   for number, camera in enumerate(cameras.RIG):
     seen = ~np.isnan(cameras.observe(drive, state, camera).box_xywh[0, 1:, 0])
     assert seen[number], camera.name
@@ -164,11 +147,11 @@ def test_each_side_is_seen_by_its_camera():
 
 
 def test_hidden_by_a_nearer_car_and_by_a_house():
-  drive, state = _one_agent([(10, 0), (30, 0), (30, 12)])
+  drive, state = standing.scene([(10, 0), (30, 0), (30, 12)])
   view = cameras.observe(drive, state, cameras.RIG[0])
   np.testing.assert_array_equal(view.visibility[0, 1:] > 0.9, [True, False, True])
   assert view.visibility[0, 2] < 0.3
-  drive, state = _one_agent([(30, 0), (60, 0)], buildings=[(40, -10, 50, 10)])
+  drive, state = standing.scene([(30, 0), (60, 0)], buildings=[(40, -10, 50, 10)])
   view = cameras.observe(drive, state, cameras.RIG[0])
   np.testing.assert_array_equal(view.visibility[0, 1:], [1.0, 0.0])
 

@@ -242,10 +242,10 @@ def _bus(shape, _):
   hull = shape.block((-1, 1), (-1, 1), (0.08, 1.0), shape.color, top_y=(-0.96, 0.96))
   for side in ("left", "right"):
     shape.decal(hull[side], 0, 1, 0, 0.06, _DARK)
-    shape.decal(hull[side], 0.015, 0.985, 0.5, 0.84, _GLASS)
+    shape.decal(hull[side], 0.015, 0.985, 0.53, 0.84, _GLASS)
     for a in np.arange(0.15, 0.95, 0.135):
-      shape.decal(hull[side], a, a + 0.008, 0.5, 0.84, tuple(0.6 * c for c in shape.color))
-  for a in (0.09, 0.42, 0.76):  # doors at the kerb
+      shape.decal(hull[side], a, a + 0.008, 0.53, 0.84, tuple(0.6 * c for c in shape.color))
+  for a in (0.09, 0.36, 0.76):  # doors at the kerb
     shape.decal(hull["right"], a, a + 0.09, 0.04, 0.84, _GLASS)
     shape.decal(hull["right"], a + 0.042, a + 0.048, 0.04, 0.84, _TRIM)
   shape.decal(hull["front"], 0.04, 0.96, 0.33, 0.83, _GLASS)
