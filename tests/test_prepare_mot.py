@@ -93,14 +93,16 @@ def test_command_prints_the_report(source, tmp_path, capsys):
   assert capsys.readouterr().out == report
 
 
-def test_processes_make_the_same_bytes(source, tmp_path):
+def test_processes_and_beam_make_the_same_bytes(source, tmp_path):
   _prepare(source, tmp_path / "a")
   _prepare(source, tmp_path / "b", processes=2)
+  _prepare(source, tmp_path / "c", beam=["--runner=DirectRunner"])
   files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
   assert len(files) > 10
   for name in files:
     if (tmp_path / "a" / name).is_file():
-      assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+      for other in ("b", "c"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / other / name).read_bytes(), name
 
 
 def test_mot15_files_without_classes(tmp_path):

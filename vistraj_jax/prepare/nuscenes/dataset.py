@@ -99,14 +99,12 @@ def prepare(
       any(set(names) - skipped.keys() for names in extracted["scenes"].values()),
       f"{dataroot / version}: every scene is bad; the first: {next(iter(skipped.values()), '')}",
     )
+    shown = dataroot if images else None
     return [
       runner.Unit(
         name,
         f"{scene}_{camera}",
-        (
-          *(_scene_file(parts, scene), camera, conversion, out / name),
-          *(dataroot if images else None, detections),
-        ),
+        (_scene_file(parts, scene), camera, conversion, out / name, shown, detections),
       )
       for name, names in extracted["scenes"].items()
       for scene in names

@@ -66,7 +66,8 @@ def text(statistics, class_names):
   lines += [
     "",
     "annotations count once for every camera; visible: keyframe boxes / annotations; keyframes: "
-    "keyframe boxes / all boxes; n/(fn-f+1): that share by the keyframes of each track.",
+    "keyframe boxes / all boxes; n/(fn-f+1): the same as lines between 2-D boxes make it, f frames "
+    "per keyframe.",
   ]
   if statistics["skipped"]:
     lines += ["", f"skipped: {len(statistics['skipped'])}"]
