@@ -67,6 +67,11 @@ class Source(NamedTuple):
       out.update(zip((n.replace("#", number) for n in found[1]), thirds, strict=True))
     return out
 
+  def packs(self, names):
+    """Returns whether any of the table's names is one part of a packed tensor of a layer."""
+    parts = [part for packed, three in self.packed if "#" in packed for part in three]
+    return any(re.fullmatch(_regex(part), name) for part in parts for name in names)
+
   def pack(self, tensors):
     """The inverse of `unpack`."""
     out = dict(tensors)
@@ -155,6 +160,29 @@ _SIGLIP_PACKED = tuple(
   for kind in ("weight", "bias")
 )
 
+_TEXT = "text_model.layers.#."
+# The tower, the connector and the decoder; logits are not wanted.
+SMOLVLM = (
+  *(
+    Row(f"vision_model.{row.source}", row.target and f"vision/{row.target}", row.layout)
+    for row in SIGLIP
+  ),
+  Row("connector.modality_projection.proj.weight", "connector/kernel", LINEAR),
+  Row("text_model.embed_tokens.weight", "text/embedding"),
+  *(
+    Row(f"{_TEXT}self_attn.{n[0]}_proj.weight", f"text/layer#/{n}/kernel", LINEAR)
+    for n in ("q", "k", "v", "out")
+  ),
+  *(
+    Row(f"{_TEXT}mlp.{n}_proj.weight", f"text/layer#/{n}/kernel", LINEAR)
+    for n in ("gate", "up", "down")
+  ),
+  Row(f"{_TEXT}input_layernorm.weight", "text/layer#/norm1/scale"),
+  Row(f"{_TEXT}post_attention_layernorm.weight", "text/layer#/norm2/scale"),
+  Row("text_model.norm.weight", "text/final_norm/scale"),
+  Row("lm_head.weight", None),
+)
+
 # InternViT as its authors name it, and as the transformers library does.
 INTERNVIT = (
   Row("embeddings.class_embedding", "class_embedding"),
@@ -237,12 +265,15 @@ _NECK_OPTIONAL = r"neck\..*"
 SOURCES = {
   "smolvlm_tower": _siglip_sources("model.vision_model."),
   "siglip_so400m": _siglip_sources("vision_model."),
+  "smolvlm": (Source(r"(?:model\.)?", SMOLVLM, written="model."),),
   "internvit_300m": (
     *(
       Source(p, INTERNVIT, _packed_at(_LAYER), written="vision_model.")
       for p in (r"(?:model\.)?vision_model\.", "")
     ),
-    *(Source(p, INTERNVIT_HF) for p in (r"(?:model\.)?vision_tower\.", "")),
+    *(
+      Source(p, INTERNVIT_HF, written="vision_tower.") for p in (r"(?:model\.)?vision_tower\.", "")
+    ),
   ),
   "sam_vit_b": (
     *(

@@ -8,6 +8,7 @@ from vistraj_jax.core import checks
 ENCODERS = {
   "smolvlm_tower": ("vistraj_jax.encoders.siglip:Siglip", {"processor_edge": 1536}),
   "siglip_so400m": ("vistraj_jax.encoders.siglip:Siglip", {"position_rule": "interpolate"}),
+  "smolvlm": ("vistraj_jax.encoders.smolvlm:Smolvlm", {"processor_edge": 1536}),
   "internvit_300m": ("vistraj_jax.encoders.internvit:InternVit", {}),
   "sam_vit_b": ("vistraj_jax.encoders.sam:SamVit", {}),
   "sam2_hiera_tiny": ("vistraj_jax.encoders.hiera:Hiera", {}),
