@@ -5,6 +5,7 @@
   python -m launch.prepare nuscenes --dataroot nuscenes --version v1.0-trainval --out data/nuscenes
   python -m launch.prepare waymo_e2e --source waymo_e2e --split train val --out data/waymo
   python -m launch.prepare embedded --out data/world
+  python -m launch.prepare world --out data/nuscenes_world --processes 2
 
 A command that was interrupted goes on where it stopped when it is given again. The work is done
 here, in --processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
@@ -13,7 +14,7 @@ here, in --processes, or on a cluster by Apache Beam (--runner; all its workers 
 import argparse
 import shlex
 
-from launch import command_line, prepare_check, prepare_nuscenes, prepare_waymo
+from launch import command_line, prepare_check, prepare_nuscenes, prepare_waymo, prepare_world
 from vistraj_jax.core import checks
 
 
@@ -158,6 +159,10 @@ def _waymo_e2e(args):
   prepare_waymo.waymo_e2e(args, _runner_options(args))
 
 
+def _world(args):
+  prepare_world.world(args, _runner_options(args))
+
+
 # Name: (help, description, functions that add arguments, function of the parsed arguments).
 _COMMANDS = {
   "mot": (
@@ -189,6 +194,13 @@ _COMMANDS = {
     "Converts E2EDFrame TFRecords: images by camera name, ego states, intents, ratings.",
     (prepare_waymo.waymo_e2e_arguments, _output_arguments, _runner_arguments),
     _waymo_e2e,
+  ),
+  "world": (
+    "a simulated nuScenes database",
+    "Writes drives of the simulated world as a nuScenes database: tables, images of 6 cameras, "
+    "LiDAR sweeps, maps.",
+    (prepare_world.world_arguments, _output_arguments, _runner_arguments),
+    _world,
   ),
   "embedded": (
     "the simulated driving world",

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from launch import prepare
 from vistraj_jax.core import checks, geometry
 from vistraj_jax.data import point_clouds
 from vistraj_jax.prepare.world import bodies, cameras, lidar, nuscenes_tables, nuscenes_writer
@@ -400,3 +401,21 @@ def test_bad_settings(tmp_path):
     with pytest.raises(checks.InputError, match=sentence):
       nuscenes_writer.write(tmp_path / "out", {**TINY, **change})
   assert not (tmp_path / "out").exists()
+
+
+def test_command(tmp_path, capsys):
+  out = tmp_path / "out"
+  command = ["world", "--out", str(out), "--train", "1", "--val", "0", "--test", "0"]
+  command += ["--seconds", "0.5", "--moving", "40", "--parked", "10", "--seed", "8", "--sweeps"]
+  prepare.main(command)
+  printed = capsys.readouterr().out
+  assert "scenes 1 (1 train, 0 val, 0 test), keyframes 2" in printed
+  assert "images 12, LiDAR sweeps 2" in printed and "images/s" in printed
+  rows = json.loads((out / "v1.0-trainval" / "sample_annotation.json").read_text())
+  total = next(line for line in printed.splitlines() if line.startswith("all ")).split()[1:]
+  levels = [row["visibility_token"] for row in rows]
+  assert [int(n) for n in total] == [len(rows), *(levels.count(k) for k in "1234")]
+  prepare.main(command)  # finished: the table again, no speed
+  assert "images/s" not in capsys.readouterr().out
+  with pytest.raises(checks.InputError, match="prepared with other"):
+    prepare.main([*command[:-1], "--sweeps", "train"])

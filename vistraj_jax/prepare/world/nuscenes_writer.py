@@ -39,7 +39,7 @@ _MARGIN = 100.0  # m of map around the ego car's way
 _PIXEL = 0.1  # m of the map
 
 
-def write(out, settings=None, processes=1):
+def write(out, settings=None, processes=1, beam=None):
   """Writes a database into folder `out`; returns its statistics.
 
   An interrupted run goes on with the scenes that are missing; a finished database stays.
@@ -50,6 +50,7 @@ def write(out, settings=None, processes=1):
       split, "sweeps" lists the splits whose images and LiDAR sweeps between keyframes have files
       (the tables list them all, and keyframes always have files).
     processes: worker processes.
+    beam: pipeline arguments of Apache Beam (`prepare.beam_runner`); None runs locally.
 
   Raises:
     InputError: a setting is out of range, or `out` holds something else.
@@ -66,6 +67,7 @@ def write(out, settings=None, processes=1):
     work=write_scene,
     finish=lambda _, results: _finish(out, settings, results),
     processes=processes,
+    beam=beam,
   )
 
 
