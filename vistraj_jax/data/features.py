@@ -104,6 +104,15 @@ def shard_path(folder, split, index, count):
   return records.shard_path(folder, NAME, split, index, count)
 
 
+def header_of(path):
+  """Returns the `Header` of one shard.
+
+  Raises:
+    InputError: a missing or damaged file, or one without header.
+  """
+  return _header(records.TFRecordSource([path]), path)[0]
+
+
 def read_header(folder, split):
   """Returns the `Header` that all shards of a split share.
 
@@ -111,7 +120,7 @@ def read_header(folder, split):
     InputError: missing or damaged files, a file without header, or shards made in different ways.
   """
   paths = records.find_shards(folder, NAME, split)
-  found = [_header(records.TFRecordSource([path]), path)[0] for path in paths]
+  found = [header_of(path) for path in paths]
   for path, header in zip(paths, found, strict=True):
     if header != found[0]:
       name = _difference(dataclasses.asdict(found[0]), dataclasses.asdict(header))[0]

@@ -199,7 +199,7 @@ def load(cfg, split, model):
       `layer`: hidden state to read of it.
     split: "train", "val" or "test".
     model: config.model; `features` {attribute of `features.Header`: value} is what the cached
-      features must have been made with.
+      features must have been made with; "" leaves it open.
 
   Returns:
     `Frames`.
@@ -209,7 +209,8 @@ def load(cfg, split, model):
   """
   visual = checks.choice("config.data.visual", cfg["visual"], ("image", "features", "none"))
   if visual == "features":
-    return _with_features(cfg, split, dict(model.get("features", {})))
+    want = {name: value for name, value in dict(model.get("features", {})).items() if value}
+    return _with_features(cfg, split, want)
   columns = read_index(cfg["root"], split)
   frames = _frames(columns)
   if visual == "none":
@@ -295,7 +296,8 @@ def _frames(columns, visual=None, header=None):
 
 
 def _with_features(cfg, split, want):
-  layer = None if want.get("pooling") == "tokens" else cfg["layer"]
+  pooling = features.read_header(cfg["features"], split).pooling
+  layer = None if pooling == "tokens" else cfg["layer"]
   header, columns = features.read_features(cfg["features"], split, want, layer)
   missing = sorted({*_STATES, "name"} - {*columns, "sequence"})
   checks.require(
