@@ -1,0 +1,210 @@
+"""XMem's networks (arXiv 2207.07115): image -> keys; masks -> values; readouts -> masks.
+
+62,185,224 parameters at the published size. Images are normalised RGB [B, H, W, 3], H and W
+multiples of 16; h = H/16, w = W/16; K objects. The memory between the networks is `memory`, the
+order of calls `clip`.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vistraj_jax.encoders import resnet
+from vistraj_jax.models.xmem import fusion, sensory
+from vistraj_jax.nn import conv
+from vistraj_jax.nn.conv import Conv
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class ImageFeatures(NamedTuple):
+  """All that the networks need of an image, whatever its objects are.
+
+  Attributes:
+    key: float32 [B, h, w, C_k].
+    shrinkage: float32 [B, h, w], 1 or more.
+    selection: float32 [B, h, w, C_k] in (0, 1).
+    f16: [B, h, w, 1024].
+    fused: the image half of the decoder's fusion, two of [B, h, w, C_v].
+    skip8: [B, 2h, 2w, 512].
+    skip4: [B, 4h, 4w, 256].
+  """
+
+  key: Any
+  shrinkage: Any
+  selection: Any
+  f16: Any
+  fused: Any
+  skip8: Any
+  skip4: Any
+
+
+class KeyProjection(nn.Module):
+  """f16 [B, h, w, 1024] -> key, shrinkage, selection of `ImageFeatures`."""
+
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, f16):
+    start = nn.initializers.orthogonal()
+    key = Conv(self.width, dtype=self.dtype, kernel_init=start, name="key")(f16)
+    shrinkage = Conv(1, dtype=self.dtype, name="shrinkage")(f16)[..., 0]
+    selection = Conv(self.width, dtype=self.dtype, name="selection")(f16)
+    key, shrinkage, selection = (x.astype(jnp.float32) for x in (key, shrinkage, selection))
+    return key, shrinkage**2 + 1, nn.sigmoid(selection)
+
+
+class ValueEncoder(nn.Module):
+  """Image, f16 and masks -> memory value of every object, and its deeply updated hidden state."""
+
+  width: int
+  hidden_width: int
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.trunk = resnet.resnet18(self.dtype)
+    self.fuser = fusion.FeatureFusion(self.width, self.dtype)
+    if self.hidden_width:
+      self.deep_update = sensory.DeepUpdate(self.hidden_width, self.dtype)
+
+  def __call__(self, image, f16, masks, hidden):
+    B, H, W, K = masks.shape
+    others = masks.sum(-1, keepdims=True) - masks
+    channels = jnp.moveaxis(jnp.stack([masks, others], -1), 3, 1)  # [B, K, H, W, 2]
+    image = jnp.broadcast_to(image[:, None], (B, K, *image.shape[1:])).astype(self.dtype)
+    x = jnp.concatenate([image, channels.astype(self.dtype)], -1).reshape(B * K, H, W, -1)
+    g16 = self.trunk(x)[-1]
+    self.sow("intermediates", "masked_image", g16)
+    value = self.fuser(self.fuser.image_half(f16), g16)
+    if self.hidden_width:
+      hidden = _split(self.deep_update(value, _merge(hidden)), B)
+    return _split(value, B), hidden
+
+
+class Decoder(nn.Module):
+  """Image halves, readout and hidden state -> mask logits and the next hidden state."""
+
+  width: int
+  hidden_width: int
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.fuser = fusion.FeatureFusion(self.width, self.dtype)
+    self.up_16_8_skip = Conv(512, dtype=self.dtype)
+    self.up_16_8 = fusion.ResidualBlock(256, self.dtype)
+    self.up_8_4_skip = Conv(256, dtype=self.dtype)
+    self.up_8_4 = fusion.ResidualBlock(256, self.dtype)
+    self.pred = Conv(1, dtype=self.dtype)
+    if self.hidden_width:
+      self.hidden_update = sensory.DecoderUpdate(self.hidden_width, self.dtype)
+
+  def image_half(self, f16, f8, f4):
+    """f16 [B, h, w, 1024], f8, f4 -> fused, skip8, skip4 of `ImageFeatures`."""
+    return self.fuser.image_half(f16), self.up_16_8_skip(f8), self.up_8_4_skip(f4)
+
+  def __call__(self, fused, skip8, skip4, readout, hidden):
+    B = readout.shape[0]
+    hidden = _merge(hidden)
+    x = jnp.concatenate([_merge(readout).astype(self.dtype), hidden.astype(self.dtype)], -1)
+    g16 = self.fuser(fused, x)
+    g8 = self.up_16_8(fusion.add_per_image(conv.enlarge(g16, 2), skip8))
+    g4 = self.up_8_4(fusion.add_per_image(conv.enlarge(g8, 2), skip4))
+    for name, map_ in (("g16", g16), ("g8", g8), ("g4", g4)):
+      self.sow("intermediates", name, map_)
+    logits = self.pred(nn.relu(g4))
+    if self.hidden_width:
+      hidden = self.hidden_update(g16, g8, jnp.concatenate([g4, logits], -1), hidden)
+    return _split(logits[..., 0].astype(jnp.float32), B), _split(hidden, B)
+
+
+class XMem(nn.Module):
+  """The four networks; apply with `method=` one of the methods below.
+
+  Attributes:
+    key_dim: C_k.
+    value_dim: C_v.
+    hidden_dim: C_h of the sensory memory; 0 for none.
+    dtype: compute dtype of convolutions; keys, masks and hidden states are float32.
+  """
+
+  key_dim: int = 64
+  value_dim: int = 512
+  hidden_dim: int = 64
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.key_encoder = resnet.resnet50(self.dtype)
+    self.key_proj = KeyProjection(self.key_dim, self.dtype)
+    self.value_encoder = ValueEncoder(self.value_dim, self.hidden_dim, self.dtype)
+    self.decoder = Decoder(self.value_dim, self.hidden_dim, self.dtype)
+
+  def __call__(self, image, masks, hidden):
+    """Calls every network once, so that `init` makes all parameters."""
+    features = self.encode_image(image)
+    value, hidden = self.encode_value(image, features.f16, masks, hidden)
+    return self.segment(features, value, hidden)
+
+  def trunk(self, image):
+    """[B, H, W, 3] -> f4 [B, 4h, 4w, 256], f8 [B, 2h, 2w, 512], f16 [B, h, w, 1024]."""
+    return self.key_encoder(image)
+
+  def project(self, f16):
+    """f16 -> key, shrinkage, selection of `ImageFeatures`."""
+    return self.key_proj(f16)
+
+  def image_half(self, f16, f8, f4):
+    """-> fused, skip8, skip4 of `ImageFeatures`."""
+    return self.decoder.image_half(f16, f8, f4)
+
+  def encode_image(self, image):
+    """[B, H, W, 3] -> `ImageFeatures`."""
+    f4, f8, f16 = self.trunk(image)
+    return ImageFeatures(*self.project(f16), f16, *self.image_half(f16, f8, f4))
+
+  def encode_value(self, image, f16, masks, hidden):
+    """Memory value of every object on a frame.
+
+    Args:
+      image: [B, H, W, 3].
+      f16: [B, h, w, 1024] of `ImageFeatures`.
+      masks: [B, H, W, K], probability of each object.
+      hidden: float32 [B, K, h, w, C_h].
+
+    Returns:
+      value [B, K, h, w, C_v], and hidden after a deep update.
+    """
+    return self.value_encoder(image, f16, masks, hidden)
+
+  def segment(self, features, readout, hidden):
+    """Masks of all objects from what was read from memory.
+
+    Args:
+      features: `ImageFeatures`.
+      readout: [B, K, h, w, C_v].
+      hidden: float32 [B, K, h, w, C_h].
+
+    Returns:
+      float32 logits [B, K, 4h, 4w] at stride 4, and the next hidden.
+    """
+    return self.decoder(features.fused, features.skip8, features.skip4, readout, hidden)
+
+
+def init(model, rng):
+  """Returns first parameters."""
+  image = jnp.zeros((1, 16, 16, 3))
+  hidden = jnp.zeros((1, 1, 1, 1, model.hidden_dim))
+  return jax.jit(model.init)(rng, image, image[..., :1], hidden)["params"]
+
+
+def _merge(x):
+  """[B, K, ...] -> [B * K, ...]."""
+  return x.reshape(-1, *x.shape[2:])
+
+
+def _split(x, batch):
+  """[B * K, ...] -> [B, K, ...]."""
+  return x.reshape(batch, -1, *x.shape[1:])
