@@ -9,15 +9,18 @@ MOTIONS := identity constant_velocity kalman
 .PHONY: run test venv lock
 
 run: venv
-	$(BIN)/python -m launch.prepare embedded --out $(RUN)/data
+	$(BIN)/python -m launch.prepare world --out $(RUN)/nuscenes --sweeps test --processes 2
+	$(BIN)/python -m launch.prepare nuscenes --dataroot $(RUN)/nuscenes --split train val --out $(RUN)/data --processes 2
+	$(BIN)/python -m launch.prepare nuscenes --dataroot $(RUN)/nuscenes --split test --detections --images --out $(RUN)/test_data --processes 2
+	$(BIN)/python -m launch.prepare check --dataroot $(RUN)/nuscenes --data $(RUN)/test_data --out $(RUN)/check
 	$(BIN)/python -m launch.train --config=configs/trackssm.py:quick --config.data.root=$(RUN)/data --workdir=$(RUN)/train
 	for motion in $(MOTIONS); do \
-	  $(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion $$motion --out $(RUN)/tracks/$$motion || exit 1; \
+	  $(BIN)/python -m launch.track --data $(RUN)/test_data --detections det --motion $$motion --out $(RUN)/tracks/$$motion || exit 1; \
 	done
-	$(BIN)/python -m launch.track --data $(RUN)/data/test --detections det --motion trackssm --weights $(RUN)/train --save_predictions --out $(RUN)/tracks/trackssm
+	$(BIN)/python -m launch.track --data $(RUN)/test_data --detections det --motion trackssm --weights $(RUN)/train --save_predictions --out $(RUN)/tracks/trackssm
 	$(BIN)/python -m launch.plot curves --logs $(RUN)/train --out $(RUN)/plots/curves.png
-	$(BIN)/python -m launch.plot tracks --data $(RUN)/data/test --run $(RUN)/tracks/trackssm --truth --out $(RUN)/plots/tracks.mp4
-	$(BIN)/python -m launch.evaluate --truth $(RUN)/data/test --protocol nuscenes --out $(RUN)/scores \
+	$(BIN)/python -m launch.plot tracks --data $(RUN)/test_data --run $(RUN)/tracks/trackssm --truth --out $(RUN)/plots/tracks.mp4
+	$(BIN)/python -m launch.evaluate --truth $(RUN)/test_data --protocol nuscenes nuscenes_keyframes --out $(RUN)/scores \
 	  --predictions $(foreach motion,$(MOTIONS) trackssm,$(RUN)/tracks/$(motion):$(motion))
 	$(BIN)/python -m launch.plot hota --scores $(RUN)/scores/scores.json --out $(RUN)/plots/hota.png
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from vistraj_jax.core import geometry
 from vistraj_jax.data import example, pipeline, records, trackssm
-from vistraj_jax.prepare import embedded, mot
-from vistraj_jax.prepare.world import driving
+from vistraj_jax.prepare import mot
+from vistraj_jax.prepare.nuscenes import dataset
+from vistraj_jax.prepare.world import driving, nuscenes_writer
 
 
 def _seconds(function, repeats=3):
@@ -74,14 +75,19 @@ def _records(folder):
 
 
 def _preparation(folder):
-  settings = embedded.TRACKSSM
+  settings = nuscenes_writer.SETTINGS
   seconds, _ = _seconds(
     lambda: driving.simulate(1, settings["seconds"], settings["moving"], settings["parked"])
   )
   _print("simulate one drive of 19.6 s", 1000 * seconds, "ms")
   start = time.perf_counter()
-  statistics = embedded.prepare(folder / "world", processes=2)
-  _print("embedded data set, 2 processes", time.perf_counter() - start, "s")
+  nuscenes_writer.write(folder / "nuscenes", processes=2)
+  _print("simulated nuScenes database, 2 processes", time.perf_counter() - start, "s")
+  start = time.perf_counter()
+  statistics = dataset.prepare(
+    folder / "nuscenes", folder / "world", version=nuscenes_writer.VERSION, processes=2
+  )
+  _print("its tracks, 2 processes", time.perf_counter() - start, "s")
   start = time.perf_counter()
   mot.prepare(
     folder / "world" / "train",

@@ -4,7 +4,6 @@
   python -m launch.prepare kitti --source kitti_tracking --out data/kitti
   python -m launch.prepare nuscenes --dataroot nuscenes --version v1.0-trainval --out data/nuscenes
   python -m launch.prepare waymo_e2e --source waymo_e2e --split train val --out data/waymo
-  python -m launch.prepare embedded --out data/world
   python -m launch.prepare world --out data/nuscenes_world --processes 2
 
 A command that was interrupted goes on where it stopped when it is given again. The work is done
@@ -144,13 +143,6 @@ def _kitti(args):
   _print_report(args, statistics, _class_names())
 
 
-def _embedded(args):
-  options = _runner_options(args)
-  from vistraj_jax.prepare import embedded
-
-  _print_report(args, embedded.prepare(args.out, **options), _class_names())
-
-
 def _nuscenes(args):
   prepare_nuscenes.nuscenes(args, _runner_options(args))
 
@@ -201,12 +193,6 @@ _COMMANDS = {
     "LiDAR sweeps, maps.",
     (prepare_world.world_arguments, _output_arguments, _runner_arguments),
     _world,
-  ),
-  "embedded": (
-    "the simulated driving world",
-    "Writes the embedded data set: a seeded driving world seen by 6 cameras at 12 fps.",
-    (_output_arguments, _runner_arguments),
-    _embedded,
   ),
 }
 

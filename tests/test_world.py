@@ -1,4 +1,6 @@
-"""The simulated drive is plausible and repeatable; its cameras, files and cache agree with it."""
+"""The simulated drive is plausible and repeatable; its cameras and embedded data agree with it."""
+
+import json
 
 import numpy as np
 import pytest
@@ -7,17 +9,18 @@ import standing
 from vistraj_jax.core import geometry
 from vistraj_jax.data import trackssm
 from vistraj_jax.prepare import detector, embedded
-from vistraj_jax.prepare.world import cameras, driving, mot_writer, town
+from vistraj_jax.prepare.world import cameras, driving, nuscenes_writer, town
 from vistraj_jax.tracking import mot_files
 
 TIMES = np.arange(0, 10, 1 / 12)
 SMALL = {
   "version": 1,
   "scenes": {"train": 1, "val": 1},
-  "seconds": 3.0,
+  "seconds": 2.0,
   "moving": 25,
   "parked": 10,
   "seed": 5,
+  "sweeps": [],
 }
 
 
@@ -128,32 +131,20 @@ def test_trailers_stay_behind_their_trucks(drive, state):
 
 def test_projection_into_the_front_camera_by_hand():
   drive, state = standing.scene([(21.7, 0.0)])
-  view = cameras.observe(drive, state, cameras.RIG[0])
+  box = cameras.boxes(drive, state, cameras.RIG[0])
   # The rear face is 18 m before the lens: 1 m to each side, 1.51 m down to 0.09 m up.
   wanted = [800 - 1260 / 18, 470 - 1260 * 0.09 / 18, 2 * 1260 / 18, 1260 * 1.6 / 18]
-  np.testing.assert_allclose(view.box_xywh[0, 1], wanted, rtol=1e-6)
-  np.testing.assert_allclose(view.depth[0, 1], 20.0)
-  assert view.visibility[0, 1] == 1.0
-  assert np.isnan(view.box_xywh[0, 0]).all()  # the ego car itself
+  np.testing.assert_allclose(box[0, 1], wanted, rtol=1e-6)
+  assert np.isnan(box[0, 0]).all()  # the ego car itself
 
 
 def test_each_side_is_seen_by_its_camera():
   places = [(20, 0), (12, 17), (12, -17), (-20, 0), (-6, 18), (-6, -18)]
   drive, state = standing.scene(places)
   for number, camera in enumerate(cameras.RIG):
-    seen = ~np.isnan(cameras.observe(drive, state, camera).box_xywh[0, 1:, 0])
+    seen = ~np.isnan(cameras.boxes(drive, state, camera)[0, 1:, 0])
     assert seen[number], camera.name
     assert seen.sum() <= 2
-
-
-def test_hidden_by_a_nearer_car_and_by_a_house():
-  drive, state = standing.scene([(10, 0), (30, 0), (30, 12)])
-  view = cameras.observe(drive, state, cameras.RIG[0])
-  np.testing.assert_array_equal(view.visibility[0, 1:] > 0.9, [True, False, True])
-  assert view.visibility[0, 2] < 0.3
-  drive, state = standing.scene([(30, 0), (60, 0)], buildings=[(40, -10, 50, 10)])
-  view = cameras.observe(drive, state, cameras.RIG[0])
-  np.testing.assert_array_equal(view.visibility[0, 1:], [1.0, 0.0])
 
 
 def test_pitch_moves_the_image_not_the_world(drive, state):
@@ -161,24 +152,6 @@ def test_pitch_moves_the_image_not_the_world(drive, state):
   nose = rotation[:, 2, 0]  # height of the ego's x axis
   assert 1e-4 < np.abs(nose).max() < 0.04
   np.testing.assert_array_equal(state.ego_translation[:, 2], 0)
-
-
-def test_files_of_a_scene(drive, state, tmp_path):
-  folders = mot_writer.write(drive, "scene-1", tmp_path, 8)
-  assert [f.name for f in folders] == [f"scene-1_{camera.name}" for camera in cameras.RIG]
-  rows = found = 0
-  for folder in folders:
-    info = mot_files.read_sequence_info(folder)
-    assert (info.frame_rate, info.length, info.width, info.height) == (12, 120, 1600, 900)
-    truth = mot_files.read_table(folder / "gt" / "gt.txt", "truth", info.length)
-    detections = mot_files.read_table(folder / "det" / "det.txt", "detection", info.length)
-    rows, found = rows + len(truth), found + len(detections)
-    first = np.unique(truth.track_id, return_index=True)[1]
-    assert (np.diff(first) > 0).all() and truth.track_id.max() == len(first)  # by appearance
-    assert truth.visibility.min() >= 0.1 and truth.box_xywh[:, 2:].min() >= 5
-    right = truth.box_xywh[:, :2] + truth.box_xywh[:, 2:]
-    assert truth.box_xywh.min() >= 0 and (right <= (1600.01, 900.01)).all()
-  assert rows > 2000 and 0.6 * rows < found < 1.3 * rows
 
 
 def test_detector_noise():
@@ -202,28 +175,35 @@ def test_detector_noise():
   assert (found.track_id == -1).all() and (found.score < 1).all()
 
 
-def test_embedded_data_set_is_made_once(tmp_path, monkeypatch):
-  monkeypatch.setenv("VISTRAJ_JAX_CACHE", str(tmp_path / "cache"))
-  monkeypatch.setattr(embedded, "TRACKSSM", SMALL)
-  monkeypatch.setattr(embedded.os, "cpu_count", lambda: 1)
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+  """The embedded data sets of a small world."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("VISTRAJ_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setattr(nuscenes_writer, "SETTINGS", SMALL)
+    patch.setattr(embedded.os, "cpu_count", lambda: 1)
+    embedded.root("trackssm")
+    yield patch
+
+
+def test_embedded_data_set_is_made_once(cache):
   root = embedded.trackssm_root()
-  assert root.parent == tmp_path / "cache"
+  assert root.parent == embedded.cache_folder()
   stamp = (root / "dataset_stats.json").stat().st_mtime_ns
   assert embedded.trackssm_root() == root
   assert (root / "dataset_stats.json").stat().st_mtime_ns == stamp
-  monkeypatch.setattr(embedded, "TRACKSSM", {**SMALL, "seed": 6})
-  assert embedded.trackssm_root() != root
 
 
-def test_embedded_records_are_those_of_the_folders(tmp_path):
-  out = tmp_path / "out"
-  statistics = embedded.prepare(out, settings=SMALL)
+def test_embedded_records_are_those_of_the_folders(cache):
+  root = embedded.trackssm_root()
+  assert (embedded.nuscenes_root() / nuscenes_writer.VERSION / "sample.json").is_file()
+  statistics = json.loads((root / "dataset_stats.json").read_text())
   for split in ("train", "val"):
-    folders = mot_files.find_sequences(out / split)
-    assert [f.name for f in folders if f.name.startswith(".")] == []
-    truth = {f.name: mot_files.read_table(f / "gt" / "gt.txt", "truth", 36) for f in folders}
+    folders = mot_files.find_sequences(root / split)
+    truth = {f.name: mot_files.read_table(f / "gt" / "gt.txt", "truth", 25) for f in folders}
     assert statistics["splits"][split]["boxes"] == sum(map(len, truth.values()))
-    tracks = list(trackssm.read_tracks(out, split))
+    assert all((folder / "det" / "det.txt").is_file() for folder in folders)
+    tracks = list(trackssm.read_tracks(root, split))
     assert len(tracks) == statistics["splits"][split]["tracks"] > 10
     for track in tracks:
       name = track["sequence"].decode()
@@ -232,3 +212,9 @@ def test_embedded_records_are_those_of_the_folders(tmp_path):
       np.testing.assert_array_equal(mine.frame, track["frames"])
       np.testing.assert_allclose(mine.box_xywh, track["boxes"], atol=1e-3)
       np.testing.assert_array_equal(track["is_keyframe"], (track["frames"] - 1) % 6 == 0)
+
+
+def test_other_settings_make_another_data_set(cache):
+  root = embedded.trackssm_root()
+  cache.setattr(nuscenes_writer, "SETTINGS", {**SMALL, "seed": 6, "scenes": {"train": 1}})
+  assert embedded.trackssm_root() != root

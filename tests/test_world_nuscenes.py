@@ -195,7 +195,7 @@ def test_boxes_in_images_are_those_of_the_cameras(nusc, worlds):
     sample = nusc.get("sample", scene["last_sample_token"])
     state = drive.at([1.5])
     for camera in cameras.RIG:
-      view = cameras.observe(drive, state, camera).box_xywh[0]
+      view = cameras.boxes(drive, state, camera)[0]
       _, boxes, intrinsic = nusc.get_sample_data(sample["data"][camera.name])
       for box in boxes:
         wanted = view[agents[box.token]]

@@ -104,7 +104,7 @@ def test_nothing_is_painted_outside_the_annotated_box():
     numbers, _ = renderer.numbers(moment, FRONT, scale=1)
     mask = cv2.dilate(_box_mask(drive, state, 1).astype(np.uint8), np.ones((5, 5)))
     assert not ((numbers == 1) & (mask == 0)).any(), name
-    box = cameras.observe(drive, state, FRONT).box_xywh[0, 1]
+    box = cameras.boxes(drive, state, FRONT)[0, 1]
     rows, columns = np.nonzero(numbers)
     drawn = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
     if name in ("car", "bus"):  # others have corners of air
