@@ -48,20 +48,22 @@ def load_pretrained(repo_or_directory, encoder_name, want, sha256=None, dtype=np
       "them again or correct the pin.",
     )
   tensors = {name: tensor for path in paths for name, tensor in _tensors(path).items()}
+  return from_tensors(tensors, encoder_name, want, where, dtype)
+
+
+def from_tensors(tensors, encoder_name, want, where, dtype=np.float32):
+  """As `load_pretrained`, from {published name: array or `safetensors_file.Entry`}."""
   source, part = encoders.choose(encoder_name, tensors, where)
   wanted = apply.to_source(source.table, _blank(want), want, where)
-
-  def fitting(arrays):
-    arrays = source.unpack(arrays)
-    optional = re.compile(source.optional)
-    return {n: array for n, array in arrays.items() if n in wanted or not optional.fullmatch(n)}
-
+  optional = re.compile(source.optional)
   # Once with shapes alone: it costs no reading to refuse a file.
   shapes = _blank({name: tensors[full].shape for name, full in part.items()})
-  apply.to_tree(source.table, fitting(shapes), want, where)
+  unpacked = source.unpack(shapes)
+  kept = {n: x for n, x in unpacked.items() if n in wanted or not optional.fullmatch(n)}
+  apply.to_tree(source.table, kept, want, where)
   needed = [name for name in part if wanted.keys() & source.unpack({name: shapes[name]}).keys()]
-  arrays = {name: _read(tensors[part[name]]) for name in needed}
-  flat = apply.to_tree(source.table, source.unpack(arrays), want, where)
+  arrays = source.unpack({name: _read(tensors[part[name]]) for name in needed})
+  flat = apply.to_tree(source.table, arrays, want, where)
   return weights.unflatten({n: np.ascontiguousarray(array, dtype) for n, array in flat.items()})
 
 

@@ -37,6 +37,16 @@ class Preprocess:
   divide: float = 255.0
   longest_edge: int | None = None
 
+  def text(self):
+    """Returns the settings in one line, as the header of a feature file pins them."""
+    size = "own size" if self.size is None else f"{self.size[0]}x{self.size[1]}"
+    numbers = lambda values: ",".join(f"{v:g}" for v in values)  # noqa: E731
+    return (
+      f"{size} {self.kernel}{' antialias' if self.antialias else ''}"
+      f"{f' edge {self.longest_edge}' if self.longest_edge else ''} /{self.divide:g} "
+      f"mean {numbers(self.mean)} std {numbers(self.std)}"
+    )
+
 
 def apply(spec, images):
   """images uint8 [B, H, W, 3] -> float32 [B, h, w, 3]; no resize where the size is right."""
