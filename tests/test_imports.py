@@ -82,7 +82,9 @@ def test_import_is_light():
   subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "prepare", "convert", "track", "plot"])
+@pytest.mark.parametrize(
+  "command", ["train", "evaluate", "prepare", "convert", "track", "plot", "submit"]
+)
 def test_help_is_quick_and_helps(command):
   arguments = [sys.executable, "-X", "importtime", "-m", f"launch.{command}", "--help"]
   done = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True)
