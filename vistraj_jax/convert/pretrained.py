@@ -134,9 +134,10 @@ def _download(repository, name):
 
   try:
     return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
-  except errors.EntryNotFoundError:
-    return None
-  except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+  except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+    absent = isinstance(error, errors.EntryNotFoundError)
+    if absent and not isinstance(error, errors.LocalEntryNotFoundError):
+      return None
     raise checks.InputError(
       f"{repository}: there is no such local folder, and the hub gave no {name} "
       f"({type(error).__name__}); check the name and the network, or download it by hand and give "
