@@ -14,6 +14,7 @@ import pathlib
 import runpy
 import sys
 
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -45,7 +46,7 @@ def train(config, workdir):
     config.data.root = str(embedded.root(config.task))
   _save_config(config, workdir)
   examples = {s: pipeline.load(config.data, s, config.model) for s in ("train", "val")}
-  about = {split: {"examples": len(x), **x.about()} for split, x in examples.items()}
+  about = {split: _about(x) for split, x in examples.items()}
   if jax.process_index() == 0:
     files.write_text(pathlib.Path(workdir) / "data_set.json", json.dumps(about, indent=2) + "\n")
 
@@ -69,6 +70,13 @@ def train(config, workdir):
 
   data = loop.Data(num_examples=len(examples["train"]), loader=loader, resident=resident)
   return loop.run(config, workdir, task=task, data=data)
+
+
+def _about(examples):
+  """What a run records of a split: the number and form of its examples, and what they say."""
+  first = examples.gather(np.zeros(1, int))
+  shapes = {name: array.shape[1:] for name, array in first.items()}
+  return {"examples": len(examples), "shapes": shapes, **examples.about()}
 
 
 def _save_config(config, workdir):

@@ -2,13 +2,13 @@
 
 Proposals are [B, K, T, 2], futures [B, T, 2], in m in the same frame, 0.25 s between steps. Scores
 [B, K] are what a scorer expects the ADE of a proposal to be: the lower the better.
-Source: arXiv 1912.04838 (ADE); the Waymo end-to-end challenge (regions of the rater feedback score).
+The regions of the rater feedback score are those of the Waymo end-to-end driving challenge.
 """
 
 import jax
 import jax.numpy as jnp
 
-SCORERS = ("mse", "reinforce", "margin")
+SCORERS = ("mse", "reinforce", "margin", "nearest")
 ENTROPY_WEIGHT = 0.01
 # Region around the driven trajectory: step, lateral half width (m) at full speed.
 _REGIONS = ((11, 1.0), (19, 1.8))
@@ -58,6 +58,13 @@ def scorer_margin(scores, ade):
   weight = jnp.abs(ade_gap)
   loss = weight * jax.nn.softplus(-jnp.sign(ade_gap) * score_gap)
   return loss.sum((1, 2)), weight.sum((1, 2))
+
+
+def scorer_nearest(scores, ade):
+  """Cross-entropy of softmax(-scores) against the proposal of smallest ADE: [B, K] x 2 -> [B]."""
+  log_share = jax.nn.log_softmax(-scores, axis=-1)
+  best = jnp.argmin(ade, axis=-1)
+  return -jnp.take_along_axis(log_share, best[:, None], axis=-1)[:, 0]
 
 
 def rater_feedback_proxy(prediction, future, speed):

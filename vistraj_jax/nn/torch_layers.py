@@ -14,15 +14,18 @@ class Linear(nn.Module):
 
   Attributes:
     features: output width.
+    zero: whether it starts with zeros instead, so that its answer is 0.
   """
 
   features: int
+  zero: bool = False
 
   @nn.compact
   def __call__(self, x):
     width = x.shape[-1]
-    kernel = self.param("kernel", _uniform(width), (width, self.features))
-    return x @ kernel + self.param("bias", _uniform(width), (self.features,))
+    start = nn.initializers.zeros_init() if self.zero else _uniform(width)
+    kernel = self.param("kernel", start, (width, self.features))
+    return x @ kernel + self.param("bias", start, (self.features,))
 
 
 class Conv(nn.Module):

@@ -230,8 +230,8 @@ class _PhaseRun:
         "the learning rate or look for damaged records."
       )
     self._write(done, metrics)
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    self.log.say(f"phase {self.phase.name}, step {done}: {shown}")
+    shown = [f"{title} {metrics[name]:.4f}" for title, name in self.task.SUMMARY if name in metrics]
+    self.log.say(f"phase {self.phase.name}, step {done}: {', '.join(shown)}")
     return metrics
 
   def _write(self, done, values):

@@ -31,7 +31,7 @@ class MonocularHead(inputs.Head):
     share = nn.softmax(jnp.einsum("bc,bnc->bn", query, keys) * width**-0.5)
     x = _norm("attention_norm")(jnp.einsum("bn,bnc->bc", share, values))
     x = nn.leaky_relu(torch_layers.Linear(width, name="decoder0")(x), 0.01)
-    return self.single(torch_layers.Linear(2 * self.num_waypoints, name="decoder1")(x), past)
+    return self.single(x, past, "decoder1")
 
 
 def _norm(name):

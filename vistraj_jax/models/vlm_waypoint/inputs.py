@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vistraj_jax.nn import torch_layers
+
 STEP_SECONDS = 0.25
 NUM_INTENTS = 3  # straight, left, right; 0 is unknown
 
@@ -18,7 +20,7 @@ class Proposals(NamedTuple):
   """Several futures of each example.
 
   Attributes:
-    xy: [B, K, T, 2] m, ego frame.
+    xy: [B, K, T, 2] m, ego frame; [1, K, T, 2] where all examples share them.
     scores: [B, K], the lower the better (the ADE in m that the scorer expects); zeros if K = 1.
   """
 
@@ -29,6 +31,8 @@ class Proposals(NamedTuple):
   def selected(self):
     """The proposal of lowest score: [B, T, 2]."""
     best = jnp.argmin(self.scores, axis=1)
+    if len(self.xy) == 1:
+      return self.xy[0][best]
     return jnp.take_along_axis(self.xy, best[:, None, None, None], axis=1)[:, 0]
 
 
@@ -38,7 +42,7 @@ class Head(nn.Module):
   Attributes:
     num_waypoints: T.
     past_mean, past_std: 16 rows of 6 numbers by which the past is standardised; () = raw SI units.
-    residual: whether the network's answer is added to constant velocity.
+    residual: whether the network's answer is added to constant velocity, from which it starts.
   """
 
   num_waypoints: int = 20
@@ -52,8 +56,9 @@ class Head(nn.Module):
       past = (past - jnp.array(self.past_mean)) / jnp.array(self.past_std)
     return past.reshape(past.shape[0], -1)
 
-  def single(self, flat, past):
-    """flat [B, 2 T] -> one proposal each."""
+  def single(self, x, past, name):
+    """x [B, C] -> one proposal each, by the linear layer `name` of the calling compact method."""
+    flat = torch_layers.Linear(2 * self.num_waypoints, self.residual, name=name)(x)
     xy = flat.reshape(flat.shape[0], self.num_waypoints, 2)
     if self.residual:
       seconds = STEP_SECONDS * (1 + jnp.arange(self.num_waypoints))

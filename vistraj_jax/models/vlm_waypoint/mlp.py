@@ -32,7 +32,7 @@ class WaypointHead(inputs.Head):
         features = nn.LayerNorm(1e-5, use_bias=False, use_scale=False)(features)
       parts = [features, *parts]
     x = trunk(jnp.concatenate(parts, axis=-1), self.width, self.dropout, dropout_keys)
-    return self.single(torch_layers.Linear(2 * self.num_waypoints, name="out")(x), past)
+    return self.single(x, past, "out")
 
 
 class LinearHead(inputs.Head):
@@ -42,8 +42,7 @@ class LinearHead(inputs.Head):
   def __call__(self, features, past, intent, dropout_keys=None):
     """past [B, 16, 6] -> Proposals with K = 1; features and intent are not used."""
     del features, intent, dropout_keys
-    flat = torch_layers.Linear(2 * self.num_waypoints, name="out")(self.motion(past))
-    return self.single(flat, past)
+    return self.single(self.motion(past), past, "out")
 
 
 def trunk(x, width, rate, dropout_keys):
