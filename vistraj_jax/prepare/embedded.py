@@ -8,10 +8,12 @@ import pathlib
 
 from vistraj_jax.core import checks
 from vistraj_jax.prepare.nuscenes import dataset
-from vistraj_jax.prepare.world import nuscenes_writer
+from vistraj_jax.prepare.waymo_e2e import convert
+from vistraj_jax.prepare.world import nuscenes_writer, waymo_writer
 
 # Raise a version whenever what makes a data set changes: cached copies are then made again.
 _TRACKSSM_VERSION = 2
+_WAYMO_VERSION = 1
 
 
 def cache_folder():
@@ -25,7 +27,7 @@ def root(task):
   Raises:
     InputError: the task has none.
   """
-  roots = {"trackssm": trackssm_root}
+  roots = {"trackssm": trackssm_root, "vlm_waypoint": waymo_root}
   return roots[checks.choice("config.task", task, roots)]()
 
 
@@ -53,6 +55,26 @@ def trackssm_root():
 
   settings = {"version": _TRACKSSM_VERSION, "database": nuscenes_writer.SETTINGS}
   return _made_once("trackssm", settings, make)
+
+
+def waymo_shards():
+  """Returns the folder of simulated end-to-end driving shards, made on first use."""
+  settings = waymo_writer.SETTINGS
+
+  def make(out):
+    waymo_writer.write(out, settings, processes=os.cpu_count() or 1)
+
+  return _made_once("waymo-shards", settings, make)
+
+
+def waymo_root():
+  """Returns the folder of the embedded driving frames (`data.waymo_e2e`), made on first use."""
+
+  def make(out):
+    convert.prepare(waymo_shards(), out, size=0, processes=os.cpu_count() or 1)
+
+  settings = {"version": _WAYMO_VERSION, "shards": waymo_writer.SETTINGS}
+  return _made_once("waymo", settings, make)
 
 
 def _made_once(name, settings, make):
