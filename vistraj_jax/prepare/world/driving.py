@@ -325,7 +325,7 @@ class _Drivers:
     reach = (self.sizes[who, 0] + self.sizes[other, 0]) / 2 + 0.3
     hit = np.square(offset).sum(-1) < reach[:, None, None] ** 2
     along = _SIGHT[:, None] + np.einsum("nked,nkd->nke", offset, ahead[pair_vehicle])
-    gap = np.where(hit, along, np.inf).reshape(len(who), -1)
+    gap = np.where(hit, along, np.inf).reshape(len(who), len(_SIGHT) * len(_ENDS))
     nearest = np.argmin(gap, 1)
     gap = gap[np.arange(len(who)), nearest]
     # Speed of the obstacle along the way, where it is hit.
