@@ -108,7 +108,7 @@ class Drive:
     )
 
 
-def simulate(seed, duration=20.0, moving=70, parked=25):
+def simulate(seed, duration=20.0, moving=70, parked=25, ego_lane=town_lib.LANES[0]):
   """Simulates one drive.
 
   Args:
@@ -116,6 +116,8 @@ def simulate(seed, duration=20.0, moving=70, parked=25):
     duration: s.
     moving: number of moving agents near the ego car's way.
     parked: number of parked vehicles there.
+    ego_lane: the ego car's, of `town.LANES`: from the inner one it turns left at times, from the
+      outer one right.
 
   Returns:
     `Drive`.
@@ -123,7 +125,7 @@ def simulate(seed, duration=20.0, moving=70, parked=25):
   rng = np.random.default_rng(seed)
   town = town_lib.Town(block=rng.uniform(75, 115), seed=seed)
   agents = _Agents(town, rng, duration + _WARM_UP)
-  agents.add_ego()
+  agents.add_ego(ego_lane)
   names = rng.choice(list(_SHARES), size=moving, p=list(_SHARES.values()))
   for name in names:
     agents.add_moving(str(name))
@@ -140,8 +142,8 @@ class _Agents:
     self.names, self.sizes, self.paths = [], [], []
     self.start, self.wish, self.behind = [], [], []  # m, m/s, index of the truck or -1
 
-  def add_ego(self):
-    self._add("car", self._drive((0, 0), town_lib.LANES[0], 11.0), 5.0, 11.0, scale=1.0)
+  def add_ego(self, lane):
+    self._add("car", self._drive((0, 0), lane, 11.0), 5.0, 11.0, scale=1.0)
 
   def add_moving(self, name):
     """Adds one agent near the ego's way where there is room; a full street stays as it is."""

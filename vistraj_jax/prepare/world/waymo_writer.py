@@ -20,10 +20,10 @@ from vistraj_jax.prepare.world import cameras, driving, render, town
 # Raise the version whenever the world or this writer change: cached copies are then made again.
 SETTINGS = {
   "version": 1,
-  "sequences": {"train": 120, "val": 24, "test": 4},
+  "sequences": {"train": 120, "val": 20, "test": 4},
   "shards": {"train": 6, "val": 2, "test": 2},
   "cameras": {"train": ["FRONT"], "val": list(waymo_e2e.CAMERAS), "test": ["FRONT"]},
-  "frames": 16,  # of each sequence
+  "frames": 20,  # of each sequence
   "width": 324,  # px of the front images, 972 in the public data
   "moving": 60,
   "parked": 25,
@@ -126,7 +126,8 @@ def sequence_frames(settings, split, number):
   """
   seed = settings["seed"] + number
   name = hashlib.sha256(f"{split} {seed}".encode()).hexdigest()[:32]
-  drive = driving.simulate(seed, _SECONDS, settings["moving"], settings["parked"])
+  lane = town.LANES[number % 2]  # every other drive may turn right
+  drive = driving.simulate(seed, _SECONDS, settings["moving"], settings["parked"], lane)
   rig = [(camera_name, *mount(camera_name, settings["width"])) for camera_name in _MOUNTS]
   rig = [entry for entry in rig if entry[0] in settings["cameras"][split]]
   renderer = render.Renderer(drive)
