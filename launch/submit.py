@@ -115,7 +115,7 @@ def _predict(args, listed):
   checks.require(
     not unknown,
     f"--frames: {len(unknown)} of {len(listed)} listed frames are not in the {args.split} split, "
-    f"{unknown[0]} for one; prepare all its shards.",
+    f"{', '.join(unknown[:3])} among them; prepare all its shards.",
   )
   predict = network.make_predict(*network.load(run))
   wanted = ("past", "intent", "image", "features", "tokens")

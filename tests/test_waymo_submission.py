@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import waymo_shards as shards
 
+from configs import vlm_waypoint as config_file
 from launch import submit as launch_submit
+from launch import train
 from vistraj_jax.core import checks
 from vistraj_jax.prepare.waymo_e2e import convert, submission, wire
 
@@ -202,8 +204,32 @@ def test_listed_frames_that_the_data_lacks(tmp_path):
   data = {"visual": "none", "root": "elsewhere"}
   (tmp_path / "run" / "config.json").write_text(json.dumps({"data": data, "model": {}}))
   with pytest.raises(
-    checks.InputError, match=f"4 of 5 listed frames are not in the test .*{NAMES[1]}"
+    checks.InputError, match=f"4 of 5 listed frames are not in the test split, {NAMES[1]}"
   ):
     launch_submit.main(_arguments(tmp_path, "--run", tmp_path / "run", "--data", tmp_path / "data"))
   with pytest.raises(checks.InputError, match="--data: not given"):
     launch_submit.main(_arguments(tmp_path, "--run", tmp_path / "run"))
+
+
+def test_command_with_a_run(tmp_path):
+  future = np.zeros((0, 3), np.float32)
+  for split, sequences, changes in (
+    ("train", ["a" * 32], {}),
+    ("val", ["b" * 32], {}),
+    ("test", [name[:32] for name in NAMES], {"future": future}),
+  ):
+    frames = [shards.frame(s, 145 + k, **changes) for s in sequences for k in range(5)]
+    shards.write(tmp_path / "s", split, [[shards.payload(f) for f in frames]])
+  convert.prepare(tmp_path / "s", tmp_path / "data", size=16)
+  config = config_file.get_config("ego_only")
+  config.data.root = str(tmp_path / "data")
+  config.steps_per_call, config.eval_batch_size = 2, 8
+  config.eval_every = {"steps": 2}
+  del config.phases.head.epochs
+  config.phases.head.update(steps=2, warmup_steps=1, batch_size=4)
+  config.lock()
+  train.train(config, tmp_path / "run")
+  more = ("--run", tmp_path / "run", "--data", tmp_path / "data", "--batch_size", 2)
+  launch_submit.main(_arguments(tmp_path, *more))
+  report = submission.check_archive(tmp_path / "out.tar.gz", NAMES)
+  assert report["frames"] == 5 and report["median_end"] > 0
