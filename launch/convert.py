@@ -3,7 +3,10 @@
 examples:
   python -m launch.convert trackssm --checkpoint mot17.pth --preset mot17 --out mot17.safetensors
   python -m launch.convert trackssm --to torch --checkpoint runs/trackssm --out tuned.pth
+  python -m launch.convert vlm_waypoint --checkpoint epoch9.ckpt --out head.safetensors
+  python -m launch.convert vlm_waypoint --to adapter --checkpoint runs/lora --out adapter
 
+trackssm
 --to weights (default) reads .pt, .pth, .ckpt (torch 1.6 or later) or .safetensors: checkpoints of
 the public TrackSSM model or of a fine-tuning of it. No code in the file is executed. Every tensor
 must be there with its name and shape. Then the preset is tested: the network predicts the next
@@ -17,6 +20,11 @@ mot17       linear    L1
 dancetrack  sigmoid   L1
 sportsmot   sigmoid   L1 + GIoU
 nuscenes    sigmoid   L1 + GIoU
+
+vlm_waypoint
+--to weights reads the waypoint head of a Lightning checkpoint or a bare state dict; the encoder in
+such a file is passed over. --to torch writes Lightning's layout. --to adapter writes the low-rank
+update of a run as a folder in the public adapter format.
 """
 
 import sys
@@ -30,6 +38,13 @@ SQUASHED = (0.5, 0.74)  # sigmoid(0..1): all centres of a linear head's boxes be
 def main(argv=None):
   """Runs one conversion and prints what was found."""
   args = _parser().parse_args(argv)
+  if args.system == "vlm_waypoint":
+    from launch import convert_waypoint
+
+    return convert_waypoint.run(args)
+  checks.require(
+    args.to != "adapter", "--to: 'adapter' is for vlm_waypoint; give weights or torch."
+  )
   if args.to == "torch":
     checks.require(
       args.preset is None,
@@ -46,11 +61,11 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  parser.add_argument("system", choices=("trackssm",), help="which network")
+  parser.add_argument("system", choices=("trackssm", "vlm_waypoint"), help="which network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")
   parser.add_argument(
-    "--to", choices=("weights", "torch"), default="weights", help="kind of file to write"
+    "--to", choices=("weights", "torch", "adapter"), default="weights", help="kind of file to write"
   )
   parser.add_argument(
     "--preset",

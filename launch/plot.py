@@ -1,9 +1,10 @@
-"""Draws training curves, HOTA over the localisation threshold, and tracks over frames.
+"""Draws training curves, HOTA over the localisation threshold, tracks and waypoints over frames.
 
 examples:
   python -m launch.plot curves --logs runs/a runs/b --out curves.png
   python -m launch.plot hota --scores runs/scores/scores.json --out hota.png
   python -m launch.plot tracks --data data/world/val --run runs/trackssm --out tracks.mp4 --truth
+  python -m launch.plot waypoints --data data/waymo --runs runs/siglip:SigLIP --out waypoints.png
 
 `python -m launch.plot curves --help` and so on show the options of each.
 """
@@ -26,6 +27,10 @@ expected (dashed, where {run}/predicted/{sequence}.txt exists), and the truth (t
 Writes an MP4 video and beside it, with the ending .png, a contact sheet. Several sequences, as the
 cameras of a scene, are tiled in a grid."""
 
+WAYPOINTS = """Draws front images with the past (white), the driven future (green) and what one or
+several runs predict, projected through the camera's calibration; beside each image the same from
+above, in the ego frame. Frames are chosen by name, or evenly over the split."""
+
 # Order of the six cameras around a car as they are tiled: three to the front, three to the back.
 RING = ("FRONT_LEFT", "FRONT", "FRONT_RIGHT", "BACK_LEFT", "BACK", "BACK_RIGHT")
 
@@ -33,12 +38,15 @@ RING = ("FRONT_LEFT", "FRONT", "FRONT_RIGHT", "BACK_LEFT", "BACK", "BACK_RIGHT")
 def main(argv=None):
   """Runs one drawing command and prints what it wrote."""
   args = _parser().parse_args(argv)
-  return {"curves": _curves, "hota": _hota, "tracks": _tracks}[args.command](args)
+  commands = {"curves": _curves, "hota": _hota, "tracks": _tracks, "waypoints": _waypoints}
+  return commands[args.command](args)
 
 
 def _parser():
   parser = command_line.parser(__doc__)
-  commands = parser.add_subparsers(dest="command", required=True, metavar="curves|hota|tracks")
+  commands = parser.add_subparsers(
+    dest="command", required=True, metavar="curves|hota|tracks|waypoints"
+  )
   add = functools.partial(commands.add_parser, formatter_class=command_line.HelpFormatter)
 
   curves = add("curves", help="training curves from log.jsonl", description=CURVES)
@@ -66,6 +74,20 @@ def _parser():
   tracks.add_argument("--width", type=int, default=1280, help="width of the video, px")
   tracks.add_argument("--trail", type=float, default=2.0, help="length of the trails, s")
   tracks.add_argument("--sheet_frames", type=int, default=6, help="frames on the contact sheet")
+
+  waypoints = add("waypoints", help="predicted waypoints over images", description=WAYPOINTS)
+  waypoints.add_argument("--data", required=True, help="folder of launch.prepare waymo_e2e")
+  waypoints.add_argument(
+    "--runs", required=True, nargs="+", metavar="RUN[:LABEL]", help="runs of vlm_waypoint"
+  )
+  waypoints.add_argument("--split", default="val", help="split to show")
+  waypoints.add_argument("--camera", default="FRONT", help="whose images")
+  waypoints.add_argument("--names", nargs="+", help="frames to show")
+  waypoints.add_argument("--count", type=int, default=6, help="frames to show where none is named")
+  waypoints.add_argument(
+    "--proposals", type=int, default=1, help="proposals of each run, the best by their scores"
+  )
+  waypoints.add_argument("--out", required=True, help="PNG file to write")
   return parser
 
 
@@ -127,6 +149,55 @@ def _tracks(args):
     f"{time.perf_counter() - start:.1f} s), {sheet} (frames {', '.join(map(str, chosen))})"
   )
   return 0
+
+
+def _waypoints(args):
+  import numpy as np
+
+  from launch import runtime, waypoint_scores
+  from vistraj_jax.data import images, waymo_e2e
+  from vistraj_jax.viz import trajectories
+
+  _check_ending(args.out, ".png")
+  runtime.configure()
+  cfg = {"root": args.data, "visual": "image", "camera": args.camera, "image_size": 0}
+  shown = waymo_e2e.load(cfg, args.split, {})
+  row = {name: i for i, name in enumerate(shown.names.tolist())}
+  names = args.names or shown.names[np.linspace(0, len(shown) - 1, args.count).astype(int)].tolist()
+  unknown = [name for name in names if name not in row]
+  checks.require(not unknown, f"--names: {unknown[:3]} are not in split {args.split!r}.")
+  drawn = [_frame(shown, row[name], args.camera, images) for name in names]
+  for run in args.runs:
+    path, label = _labelled(run)
+    frames = waypoint_scores.load_frames(waypoint_scores.read_config(path), args.split)
+    own = {name: i for i, name in enumerate(frames.names.tolist())}
+    absent = [name for name in names if name not in own]
+    checks.require(not absent, f"--runs: {path} read other frames: {absent[:3]} are not there.")
+    out = waypoint_scores.predict_rows(path, frames, np.array([own[name] for name in names]))
+    best = np.argsort(out.scores, axis=1)[:, : args.proposals]
+    for k, frame in enumerate(drawn):
+      frame["predictions"][label] = out.xy[k if len(out.xy) > 1 else 0][best[k]]
+  trajectories.draw_frames(drawn, args.out)
+  print(f"written: {args.out} ({len(drawn)} frames, {len(args.runs)} runs)")
+  return 0
+
+
+def _frame(frames, index, camera, images):
+  """Returns what `trajectories.draw_frames` shows of one frame, without predictions."""
+  from vistraj_jax.data import waymo_e2e
+
+  record, where = frames.images.frame(index), str(frames.names[index])
+  place = record["cameras"].tolist().index(1 + waymo_e2e.CAMERAS.index(camera))
+  has_future = frames.states["has_future"][index] > 0
+  return {
+    "name": where,
+    "image": images.decode(record[f"image/{camera}"], None, where),
+    "calibration": record[f"calib/{camera}"],
+    "camera_hw": record["camera_hw"][place],
+    "past": frames.states["past"][index],
+    "future": frames.states["future"][index] if has_future else None,
+    "predictions": {},
+  }
 
 
 def _cameras(args):

@@ -4,8 +4,8 @@
   python -m launch.train --config=configs/trackssm.py --config.data.root=DATA \\
     --config.init.checkpoint=weights.safetensors --config.phases.full.lr.encoder=2e-5
 
-Writes below --workdir: config.json (resolved), data_set.json, log.jsonl, tensorboard/, and
-<phase>/{latest,best}.
+Writes below --workdir: config.json (resolved), data_set.json, log.jsonl, tensorboard/,
+<phase>/{latest,best}, and at the end resources.json (peak memory).
 Ctrl-C or SIGTERM saves and stops; the same command goes on. Settings: the config file itself.
 """
 
@@ -44,6 +44,8 @@ def train(config, workdir):
 
   if config.data.root == "embedded":
     config.data.root = str(embedded.root(config.task))
+  if config.data.get("features", "") == "embedded":
+    config.data.features = _embedded_features(config.data.root)
   _save_config(config, workdir)
   examples = {s: pipeline.load(config.data, s, config.model) for s in ("train", "val")}
   about = {split: _about(x) for split, x in examples.items()}
@@ -69,7 +71,23 @@ def train(config, workdir):
     )
 
   data = loop.Data(num_examples=len(examples["train"]), loader=loader, resident=resident)
-  return loop.run(config, workdir, task=task, data=data)
+  summary = loop.run(config, workdir, task=task, data=data)
+  if jax.process_index() == 0:
+    runtime.record_memory(pathlib.Path(workdir) / "resources.json")
+  return summary
+
+
+def _embedded_features(root):
+  """Returns the folder of features of a small encoder with random weights, made on first use."""
+  from launch import encode
+
+  folder = f"{root}-features"
+  sizes = ("hidden_size=192", "depth=4", "num_heads=4", "mlp_width=384", "image_size=168")
+  encode.main(
+    ["--data", root, "--out", folder, "--encoder", "smolvlm_tower", "--checkpoint", "random:0"]
+    + ["--set", *sizes, "processor_edge=0", "--layers", "all", "--dtype", "float32"]
+  )
+  return folder
 
 
 def _about(examples):

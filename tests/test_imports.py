@@ -83,7 +83,7 @@ def test_import_is_light():
 
 
 @pytest.mark.parametrize(
-  "command", ["train", "evaluate", "prepare", "convert", "track", "plot", "submit"]
+  "command", ["train", "evaluate", "prepare", "convert", "track", "plot", "submit", "report"]
 )
 def test_help_is_quick_and_helps(command):
   arguments = [sys.executable, "-X", "importtime", "-m", f"launch.{command}", "--help"]

@@ -87,6 +87,32 @@ def from_torch(checkpoint, head, want, where):
   return weights.unflatten(to_tree(table, tensors, want, where))
 
 
+def describe(tensors, where):
+  """Tells the head and its sizes from the tensors of `head_tensors`.
+
+  Returns:
+    (head, shapes): settings as config.model.head, and {"features" or "tokens": shape of one input}.
+
+  Raises:
+    InputError: the tensors are of none of the heads.
+  """
+  if "waypoint_head.0.weight" in tensors:
+    width, inputs = _shape(tensors, "waypoint_head.0.weight", 2, where)
+    features = {"features": (inputs - 99,)} if inputs > 99 else {}
+    return {"name": "mlp", "width": width}, features
+  checks.require(
+    "positional_encoding" in tensors,
+    f"{where}: no tensor of a waypoint head; its first names are {list(tensors)[:4]}.",
+  )
+  tokens = {"tokens": _shape(tensors, "positional_encoding", 3, where)[1:]}
+  if "query.0.weight" in tensors:
+    return {"name": "attention"}, tokens
+  outputs, _ = _shape(tensors, "traj_decoder.4.weight", 2, where)
+  blocks = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
+  head = {"name": "proposals", "num_proposals": outputs // 40, "num_blocks": len(blocks)}
+  return {**head, "depth": "depth_gen.0.weight" in tensors}, tokens
+
+
 def to_torch(tree, head, where):
   """Returns the content of a Lightning checkpoint that holds the head: {"state_dict": ...}."""
   table = TABLES[checks.choice("head", head, TABLES)]
@@ -113,3 +139,13 @@ def head_tensors(checkpoint, where):
     kept, f"{where}: no tensor of a waypoint head; its first entries are {list(state)[:4]}."
   )
   return kept
+
+
+def _shape(tensors, name, rank, where):
+  shape = np.shape(tensors.get(name, 0))
+  checks.require(
+    len(shape) == rank,
+    f"{where}: tensor {name!r} is missing or has shape {shape}; a waypoint head "
+    f"has {rank} dimensions there.",
+  )
+  return shape

@@ -5,7 +5,6 @@ settings ask for them; a frozen encoder lies in a second tree that no checkpoint
 """
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +94,9 @@ class Network:
     """-> {"encoder": frozen parameters, "anchors": vocabulary}, as far as there are any."""
     found = {}
     if self.encoder is not None and self.encoder_settings["frozen"]:
-      found["encoder"] = _kernels_as(self._encoder_params(), self.dtype)
+      from vistraj_jax.encoders import weights
+
+      found["encoder"] = weights.kernels_as(self._encoder_params(), self.dtype)
     if self.head_name == "anchors":
       found["anchors"] = anchors.read(self.anchors, self.head.num_waypoints)
       checks.require(
@@ -174,24 +175,11 @@ class Network:
 
   def _encoder_params(self):
     """Published or earlier trained parameters; random ones of the seed where no checkpoint is."""
-    settings = self.encoder_settings
-    if not settings["checkpoint"]:
-      return self.encoder.init(jax.random.PRNGKey(settings["seed"]))
-    if (pathlib.Path(settings["checkpoint"]) / "config.json").is_file() and not list(
-      pathlib.Path(settings["checkpoint"]).glob("*.safetensors")
-    ):
-      params, _ = trained.load(settings["checkpoint"])
-      checks.require(
-        "encoder" in params,
-        f"config.model.encoder.checkpoint: {settings['checkpoint']} is a run that trained no "
-        "encoder; give its own encoder's checkpoint.",
-      )
-      return params["encoder"]
-    from vistraj_jax.convert import pretrained
+    from vistraj_jax.encoders import weights
 
-    return pretrained.load_pretrained(
-      settings["checkpoint"], settings["name"], self.encoder.shapes(), settings["sha256"] or None
-    )
+    settings = self.encoder_settings
+    checkpoint = settings["checkpoint"] or f"{weights.RANDOM}{settings['seed']}"
+    return weights.load(self.encoder, settings["name"], checkpoint, settings["sha256"] or None)[0]
 
 
 def load(path):
@@ -243,10 +231,3 @@ def _head(name, fields, known):
 
 def _rows(array):
   return tuple(tuple(float(x) for x in row) for row in np.asarray(array))
-
-
-def _kernels_as(params, dtype):
-  """Casts the kernels once: what the layers would otherwise do in every step."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: x.astype(dtype) if path[-1].key == "kernel" else x, params
-  )
