@@ -75,8 +75,8 @@ def get_config(variant="features,mlp"):
     c.steps_per_call, c.eval_batch_size = 10, 64
     c.phases.head = _phase(HEAD, "init", 64, dict(epochs=2.0, warmup_steps=50), dict(head=5e-4))
   if variant == "lora":
-    # alpha 0 = twice the rank; last_n 0 = all layers
-    c.model.lora = dict(rank=16, alpha=0.0, targets=("q", "k", "v", "out"), last_n=0)
+    # alpha 0 = twice the rank; last_n 0 = all layers; adapter: public folder to start from
+    c.model.lora = dict(rank=16, alpha=0.0, targets=("q", "k", "v", "out"), last_n=0, adapter="")
     c.phases.head.groups = LORA_FROZEN
     rates = dict(head=1e-4, lora=1e-5)
     c.phases.lora = _phase(LORA, "best", 64, dict(epochs=2.0, warmup_steps=50), rates)

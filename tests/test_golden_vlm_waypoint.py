@@ -1,5 +1,6 @@
 """Waypoint heads, losses and scores against the public code and the official metric."""
 
+import dataclasses
 import functools
 
 import golden_cases
@@ -8,18 +9,23 @@ import numpy as np
 import optax
 import pytest
 
+from vistraj_jax.convert import apply
+from vistraj_jax.convert import encoders as encoder_tables
 from vistraj_jax.convert import vlm_waypoint as converter
 from vistraj_jax.core import weights
+from vistraj_jax.encoders import preprocess
 from vistraj_jax.losses import trajectory
 from vistraj_jax.metrics import displacement, rater_feedback
-from vistraj_jax.models.vlm_waypoint import attention, inputs, mlp, proposals
+from vistraj_jax.models.vlm_waypoint import attention, inputs, mlp, network, proposals
+
+KEY = jax.random.PRNGKey(0)
 
 
 def _load(name, module, head, features):
   """Returns case, features and parameters of `module`, read through the converter."""
   case = golden_cases.load("vlm_waypoint", name)
   example = (features, case.input("past"), case.input("intent"))
-  want = jax.eval_shape(module.init, jax.random.PRNGKey(0), *example)["params"]
+  want = jax.eval_shape(module.init, KEY, *example)["params"]
   shapes = {name: leaf.shape for name, leaf in _flat_shapes(want).items()}
   params = converter.from_torch(case.checkpoint(), head, shapes, name)
   back = converter.to_torch(params, head, name)["state_dict"]
@@ -165,3 +171,57 @@ def test_rater_feedback_score():
   lateral, longitudinal = rater_feedback.thresholds(speed)
   case.check("threshold_lateral", lateral, **exact)
   case.check("threshold_longitudinal", longitudinal, **exact)
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "siglip"])
+def test_from_image_to_waypoints(kind):
+  """uint8 images through resize, tower, mean and head; both normalisations of the case."""
+  case = golden_cases.load("vlm_waypoint", "vlm_waypoint_tiny")
+  config, checkpoint = case.config, case.checkpoint()
+  size = (config["image_size"],) * 2
+  spec = preprocess.Preprocess(size, "bilinear", antialias=False)
+  if kind == "siglip":
+    spec = dataclasses.replace(spec, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+  model = {
+    "head": {"name": "mlp", "width": config["head_hidden"]},
+    "encoder": {
+      "name": "smolvlm_tower",
+      "fields": {
+        "hidden_size": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_width": config["intermediate_size"],
+        "image_size": config["image_size"],
+        "patch": config["patch_size"],
+        "preprocess": spec,
+      },
+      "checkpoint": "",
+      "sha256": "",
+      "dtype": "float32",
+      "layer": -1,
+      "seed": 0,
+      "frozen": False,
+    },
+  }
+  images = case.input("images")
+  net = network.Network(model, {"train": {"shapes": {"image": images.shape[1:]}}})
+  want = {name: leaf.shape for name, leaf in _flat_shapes(jax.eval_shape(net.init, KEY)).items()}
+  head = {name.removeprefix("head/"): s for name, s in want.items() if name.startswith("head/")}
+  tower = {n: tensor for n, tensor in checkpoint.items() if not n.startswith("waypoint_head")}
+  source, part = encoder_tables.choose("smolvlm_tower", tower, "case")
+  named = {short: tower[full] for short, full in part.items()}
+  flat = apply.to_tree(source.table, source.unpack(named), net.encoder.shapes(), "case")
+  params = {
+    "head": converter.from_torch(checkpoint, "mlp", head, "case"),
+    "encoder": weights.unflatten(flat),
+  }
+  np.testing.assert_allclose(
+    np.moveaxis(preprocess.resized(spec, images) / 255, -1, 1),
+    case.arrays["resized"],
+    atol=1e-5,
+  )
+  batch = {"image": images, "past": case.input("past"), "intent": case.input("intent")}
+  pooled = net.encoder.encode(params["encoder"], images).pooled[:, 0]
+  case.check(f"{kind}_pooled", pooled)
+  out = jax.jit(net)(params, {}, batch)
+  case.check(f"{kind}_output", out.selected.reshape(2, -1))

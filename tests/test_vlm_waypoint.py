@@ -13,7 +13,7 @@ import pytest
 import test_configs
 import tiny_waypoints as tiny
 
-from launch import train
+from launch import convert, train
 from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.models.vlm_waypoint import inputs, kinematics, mlp, network
 from vistraj_jax.tasks import base
@@ -246,6 +246,27 @@ def test_lora_trains_the_update_and_the_head_alone(lora_run):
   assert any((last[n] != after[n]).any() for n in last if n.startswith("head/"))
   assert set(last) == set(adapted) | {n for n in first if n.startswith("head/")}
   assert summary["lora"]["offset"] == 16
+
+
+def test_adapter_out_and_in_again(lora_run, images, tmp_path):
+  """The public format: a run's update leaves, and another run starts from it."""
+  _, workdir, _, _ = lora_run
+  folder = tmp_path / "adapter"
+  arguments = ["vlm_waypoint", "--to", "adapter", "--checkpoint", str(workdir)]
+  assert convert.main([*arguments, "--out", str(folder)]) == 0
+  start = {**IMAGES, "model.lora.rank": 2, "model.lora.adapter": str(folder)}
+  config = tiny.config("lora", images, **start)
+  about = json.loads((workdir / "data_set.json").read_text())
+  params = base.make(config, about).init(jax.random.PRNGKey(0))["params"]
+  trained_update = trained.load_best(workdir / "lora")["lora"]
+  _assert_equal(weights.flatten(params["lora"]), weights.flatten(trained_update))
+  for changes, sentence in (
+    ({"model.lora.rank": 4}, "an adapter of rank 2, wanted is rank 4"),
+    ({"model.lora.alpha": 9.0}, "alpha: 9 received, .* was trained with 4; set it"),
+  ):
+    other = tiny.config("lora", images, **{**start, **changes})
+    with pytest.raises(checks.InputError, match=sentence):
+      base.make(other, about).init(jax.random.PRNGKey(0))
 
 
 def test_frozen_encoder_is_bit_identical_after_training(images, monkeypatch, tmp_path):

@@ -64,6 +64,7 @@ TABLES = {
     *(row for i in range(3) for row in _linear(f"score_decoder.{2 * i}", f"score{i}")),
   ),
 }
+_MLP = "waypoint_head."  # beside it lies a whole vision-language model, under any name
 _ENCODER = ("vlm.", "vision_model.", "text_model.", "connector.", "encoder.", "lm_head.")
 
 
@@ -134,7 +135,9 @@ def head_tensors(checkpoint, where):
     for name, array in state.items()
     if isinstance(array, np.ndarray)
   }
-  kept = {name: array for name, array in arrays.items() if not name.startswith(_ENCODER)}
+  kept = {name: array for name, array in arrays.items() if name.startswith(_MLP)}
+  if not kept:
+    kept = {name: array for name, array in arrays.items() if not name.startswith(_ENCODER)}
   checks.require(
     kept, f"{where}: no tensor of a waypoint head; its first entries are {list(state)[:4]}."
   )

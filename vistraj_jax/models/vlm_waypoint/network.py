@@ -35,7 +35,7 @@ class Network:
         file of its vocabulary.
       `encoder`, if images are given: {"name", "fields", "checkpoint", "sha256", "dtype", "layer",
         "seed", "frozen"}.
-      `lora`, if the encoder is adapted: {"rank", "alpha", "targets", "last_n"}.
+      `lora`, if the encoder is adapted: {"rank", "alpha", "targets", "last_n", "adapter"}.
     data_set: {"train": what is known of the training data}: "past_mean" and "past_std" [16, 6]
       where the head standardises, and "shapes" {field: shape of one example} for `init`.
 
@@ -78,14 +78,7 @@ class Network:
       extra["anchors"] = jnp.zeros((self.head.num_anchors, self.head.num_waypoints, 2))
     params["head"] = jax.jit(self.head.init)(head_rng, *arguments, **extra)["params"]
     if self.lora:
-      shapes = jax.eval_shape(self.encoder.init, encoder_rng)
-      params["lora"] = lora.init(
-        lora_rng,
-        shapes,
-        self.lora["rank"],
-        tuple(self.lora["targets"]),
-        self.lora["last_n"] or None,
-      )
+      params["lora"] = self._first_lora(lora_rng)
     if self.encoder is not None and not self.encoder_settings["frozen"]:
       params["encoder"] = self._encoder_params()
     return params
@@ -129,6 +122,29 @@ class Network:
     return self.head.apply(
       {"params": params["head"]}, features, batch["past"], batch["intent"], head_keys, **extra
     )
+
+  def _first_lora(self, rng):
+    """A fresh low-rank update that changes nothing yet, or the one of an adapter folder."""
+    settings = self.lora
+    if settings["adapter"]:
+      from vistraj_jax.convert import adapters
+
+      tree, found = adapters.load_adapter(
+        settings["adapter"],
+        self.encoder_settings["name"],
+        self.encoder.shapes(),
+        settings["rank"],
+      )
+      alpha = settings["alpha"] or 2 * settings["rank"]
+      checks.require(
+        found["alpha"] == alpha,
+        f"config.model.lora.alpha: {alpha:g} received, {settings['adapter']} was trained with "
+        f"{found['alpha']:g}; set it to that.",
+      )
+      return tree
+    shapes = jax.eval_shape(self.encoder.init, rng)
+    last_n = settings["last_n"] or None
+    return lora.init(rng, shapes, settings["rank"], tuple(settings["targets"]), last_n)
 
   def _features(self, params, fixed, batch, keys):
     if self.encoder is None:
