@@ -7,7 +7,7 @@ import xmem_cases
 from xmem_cases import check, last, unit
 
 from vistraj_jax.models.xmem import aggregate, clip, network
-from vistraj_jax.nn import conv
+from vistraj_jax.nn import image_layers
 
 
 def _first(x, axis=-1):
@@ -66,7 +66,7 @@ def test_segment():
     (quarter, hidden), seen = model.apply(
       {"params": params}, features, readout, hidden, method="segment", mutable=["intermediates"]
     )
-    own = jax.nn.sigmoid(conv.enlarge(jnp.moveaxis(quarter, 1, -1), 4))
+    own = jax.nn.sigmoid(image_layers.enlarge(jnp.moveaxis(quarter, 1, -1), 4))
     return quarter, hidden, seen["intermediates"]["decoder"], own
 
   maps = [

@@ -1,4 +1,4 @@
-"""Golden cases of XMem: inputs from fill rules, outputs with strides and statistics, one network."""
+"""Golden cases of XMem: inputs by fill rules, outputs with strides and statistics, one network."""
 
 import functools
 import re

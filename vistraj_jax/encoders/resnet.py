@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vistraj_jax.nn import conv
+from vistraj_jax.nn.image_layers import Conv, FrozenBatchNorm, he_normal, max_pool
 
 
 class BasicBlock(nn.Module):
@@ -43,48 +43,41 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-  """[B, H, W, C] -> maps at strides 4, 8, 16 (64, 128, 256 channels; 4 times that in bottlenecks).
+  """[B, H, W, C] -> maps at strides 4, 8, 16 of 1, 2, 4 times `width` channels.
 
   Attributes:
-    depths: blocks of the three stages.
-    bottleneck: whether blocks are `Bottleneck` (ResNet-50) or `BasicBlock` (ResNet-18).
+    depths: blocks of the three stages: (2, 2, 2) in ResNet-18, (3, 4, 6) in ResNet-50.
+    bottleneck: blocks are `BasicBlock` (ResNet-18) or `Bottleneck` (ResNet-50), whose maps have 4
+      times as many channels.
+    width: channels of the stem (published: 64).
     dtype: compute dtype.
   """
 
   depths: tuple[int, int, int]
   bottleneck: bool
+  width: int = 64
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
     block = Bottleneck if self.bottleneck else BasicBlock
-    x = _conv(self, 64, 7, 2, "conv1")(x)
-    x = conv.max_pool(nn.relu(_norm(self, "bn1")(x)))
+    x = _conv(self, self.width, 7, 2, "conv1")(x)
+    x = max_pool(nn.relu(_norm(self, "bn1")(x)))
     maps = []
     for stage, depth in enumerate(self.depths):
       for i in range(depth):
         stride = 2 if stage and not i else 1
-        x = block(64 << stage, stride, self.dtype, name=f"layer{stage + 1}_{i}")(x)
+        x = block(self.width << stage, stride, self.dtype, name=f"layer{stage + 1}_{i}")(x)
       maps.append(x)
     return maps
 
 
-def resnet18(dtype=jnp.float32, name=None):
-  """The first three stages of ResNet-18."""
-  return ResNet((2, 2, 2), False, dtype, name=name)
-
-
-def resnet50(dtype=jnp.float32, name=None):
-  """The first three stages of ResNet-50."""
-  return ResNet((3, 4, 6), True, dtype, name=name)
-
-
 def _conv(module, features, size, stride, name):
-  return conv.Conv(features, size, stride, False, module.dtype, conv.he_normal, name=name)
+  return Conv(features, size, stride, False, module.dtype, he_normal, name=name)
 
 
 def _norm(module, name):
-  return conv.FrozenBatchNorm(dtype=module.dtype, name=name)
+  return FrozenBatchNorm(dtype=module.dtype, name=name)
 
 
 def _shortcut(module, x, features):

@@ -1,4 +1,4 @@
-"""Soft aggregation: independent object probabilities -> one distribution over background and objects.
+"""Soft aggregation: probabilities of single objects -> one distribution with the background.
 
 Always float32: with probabilities near 1 the odds p / (1 - p) lose digits.
 """

@@ -14,7 +14,7 @@ from vistraj_jax.core import checks
 from vistraj_jax.models.xmem import memory as memories
 from vistraj_jax.models.xmem import network, schedule
 from vistraj_jax.models.xmem.aggregate import aggregate
-from vistraj_jax.nn import conv
+from vistraj_jax.nn import image_layers
 
 STRIDE = 16
 
@@ -211,7 +211,7 @@ def _advance(model, settings, params, state, image, features, mask, given, plan)
   hidden = jnp.where(plan.hidden, decoded, state.hidden)
 
   there = (birth != memories.NEVER) & plan.segment
-  own = jax.nn.sigmoid(conv.enlarge(jnp.moveaxis(quarter, 1, -1), 4)) * there[:, None, None]
+  own = jax.nn.sigmoid(image_layers.enlarge(jnp.moveaxis(quarter, 1, -1), 4)) * there[:, None, None]
   predicted = aggregate(own)
   logits = jax.lax.cond(
     plan.mask >= 0, lambda: aggregate(_insert(predicted, mask, given)), lambda: predicted
@@ -234,7 +234,7 @@ def _advance(model, settings, params, state, image, features, mask, given, plan)
     return jnp.zeros((B, K, h, w, model.value_dim), model.dtype), hidden
 
   value, hidden = jax.lax.cond(plan.write, encode, keep, hidden)
-  mass = conv.average_pool(probability[..., 1:2], STRIDE)
+  mass = image_layers.average_pool(probability[..., 1:2], STRIDE)
   row = (
     flat(features.key),
     flat(features.shrinkage),

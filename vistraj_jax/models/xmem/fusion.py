@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vistraj_jax.nn import torch_layers
-from vistraj_jax.nn.conv import Conv
+from vistraj_jax.nn.image_layers import Conv
 
 
 class ResidualBlock(nn.Module):
@@ -44,7 +44,7 @@ class SharedResidualBlock(nn.Module):
     self.conv2 = layer(True)
 
   def image_half(self, image):
-    """[B, h, w, C] -> (first convolution, shortcut) of the image's channels, [B, h, w, features]."""
+    """[B, h, w, C] -> first convolution and shortcut of it, both [B, h, w, features]."""
     return self.conv1_image(nn.relu(image)), self.shortcut_image(image)
 
   def __call__(self, halves, x):

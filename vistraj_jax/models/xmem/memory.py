@@ -285,7 +285,7 @@ def make_prototypes(key, shrinkage, selection, value, time, birth, scores, num_p
 
 
 def least_used(memory, now, settings):
-  """Long-term columns that the next prototypes take: empty ones first, then lowest scores, [B, P]."""
+  """Long-term columns [B, P] that the next prototypes take: empty ones, then lowest scores."""
   L = memory.num_long
   held = memory.time[:, :L] != EMPTY
   ages = now - memory.time[:, :L]

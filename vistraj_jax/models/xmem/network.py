@@ -1,8 +1,8 @@
 """XMem's networks (arXiv 2207.07115): image -> keys; masks -> values; readouts -> masks.
 
-62,185,224 parameters at the published size. Images are normalised RGB [B, H, W, 3], H and W
-multiples of 16; h = H/16, w = W/16; K objects. The memory between the networks is `memory`, the
-order of calls `clip`.
+62,185,224 parameters at the published size, whose widths the shapes below name. Images are
+normalised RGB [B, H, W, 3], H and W multiples of 16; h = H/16, w = W/16; K objects. The memory
+between the networks is `memory`, the order of calls `clip`.
 """
 
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from vistraj_jax.encoders import resnet
 from vistraj_jax.models.xmem import fusion, sensory
-from vistraj_jax.nn import conv
-from vistraj_jax.nn.conv import Conv
+from vistraj_jax.nn import image_layers
+from vistraj_jax.nn.image_layers import Conv
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -29,7 +29,7 @@ class ImageFeatures(NamedTuple):
     selection: float32 [B, h, w, C_k] in (0, 1).
     f16: [B, h, w, 1024].
     fused: the image half of the decoder's fusion, two of [B, h, w, C_v].
-    skip8: [B, 2h, 2w, 512].
+    skip8: [B, 2h, 2w, C_v].
     skip4: [B, 4h, 4w, 256].
   """
 
@@ -63,10 +63,12 @@ class ValueEncoder(nn.Module):
 
   width: int
   hidden_width: int
+  trunk_width: int
+  depths: tuple[int, int, int]
   dtype: Any = jnp.float32
 
   def setup(self):
-    self.trunk = resnet.resnet18(self.dtype)
+    self.trunk = resnet.ResNet(self.depths, False, self.trunk_width, self.dtype)
     self.fuser = fusion.FeatureFusion(self.width, self.dtype)
     if self.hidden_width:
       self.deep_update = sensory.DeepUpdate(self.hidden_width, self.dtype)
@@ -90,17 +92,18 @@ class Decoder(nn.Module):
 
   width: int
   hidden_width: int
+  map_width: int
   dtype: Any = jnp.float32
 
   def setup(self):
     self.fuser = fusion.FeatureFusion(self.width, self.dtype)
-    self.up_16_8_skip = Conv(512, dtype=self.dtype)
-    self.up_16_8 = fusion.ResidualBlock(256, self.dtype)
-    self.up_8_4_skip = Conv(256, dtype=self.dtype)
-    self.up_8_4 = fusion.ResidualBlock(256, self.dtype)
+    self.up_16_8_skip = Conv(self.width, dtype=self.dtype)
+    self.up_16_8 = fusion.ResidualBlock(self.map_width, self.dtype)
+    self.up_8_4_skip = Conv(self.map_width, dtype=self.dtype)
+    self.up_8_4 = fusion.ResidualBlock(self.map_width, self.dtype)
     self.pred = Conv(1, dtype=self.dtype)
     if self.hidden_width:
-      self.hidden_update = sensory.DecoderUpdate(self.hidden_width, self.dtype)
+      self.hidden_update = sensory.DecoderUpdate(self.hidden_width, self.map_width, self.dtype)
 
   def image_half(self, f16, f8, f4):
     """f16 [B, h, w, 1024], f8, f4 -> fused, skip8, skip4 of `ImageFeatures`."""
@@ -111,8 +114,8 @@ class Decoder(nn.Module):
     hidden = _merge(hidden)
     x = jnp.concatenate([_merge(readout).astype(self.dtype), hidden.astype(self.dtype)], -1)
     g16 = self.fuser(fused, x)
-    g8 = self.up_16_8(fusion.add_per_image(conv.enlarge(g16, 2), skip8))
-    g4 = self.up_8_4(fusion.add_per_image(conv.enlarge(g8, 2), skip4))
+    g8 = self.up_16_8(fusion.add_per_image(image_layers.enlarge(g16, 2), skip8))
+    g4 = self.up_8_4(fusion.add_per_image(image_layers.enlarge(g8, 2), skip4))
     for name, map_ in (("g16", g16), ("g8", g8), ("g4", g4)):
       self.sow("intermediates", name, map_)
     logits = self.pred(nn.relu(g4))
@@ -128,19 +131,27 @@ class XMem(nn.Module):
     key_dim: C_k.
     value_dim: C_v.
     hidden_dim: C_h of the sensory memory; 0 for none.
+    width: channels of the trunks' stems; all maps of the image scale with it.
+    key_depths: blocks of the key encoder's three stages.
+    value_depths: blocks of the value encoder's three stages.
     dtype: compute dtype of convolutions; keys, masks and hidden states are float32.
   """
 
   key_dim: int = 64
   value_dim: int = 512
   hidden_dim: int = 64
+  width: int = 64
+  key_depths: tuple[int, int, int] = (3, 4, 6)
+  value_depths: tuple[int, int, int] = (2, 2, 2)
   dtype: Any = jnp.float32
 
   def setup(self):
-    self.key_encoder = resnet.resnet50(self.dtype)
+    self.key_encoder = resnet.ResNet(tuple(self.key_depths), True, self.width, self.dtype)
     self.key_proj = KeyProjection(self.key_dim, self.dtype)
-    self.value_encoder = ValueEncoder(self.value_dim, self.hidden_dim, self.dtype)
-    self.decoder = Decoder(self.value_dim, self.hidden_dim, self.dtype)
+    self.value_encoder = ValueEncoder(
+      self.value_dim, self.hidden_dim, self.width, tuple(self.value_depths), self.dtype
+    )
+    self.decoder = Decoder(self.value_dim, self.hidden_dim, 4 * self.width, self.dtype)
 
   def __call__(self, image, masks, hidden):
     """Calls every network once, so that `init` makes all parameters."""

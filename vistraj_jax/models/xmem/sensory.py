@@ -10,8 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vistraj_jax.nn import conv
-from vistraj_jax.nn.conv import Conv
+from vistraj_jax.nn.image_layers import Conv, average_pool
 
 
 class DeepUpdate(nn.Module):
@@ -37,17 +36,22 @@ class DecoderUpdate(nn.Module):
 
   Attributes:
     width: C of the hidden state.
+    middle: channels of the joined maps.
     dtype: compute dtype of the convolutions.
   """
 
   width: int
-  dtype: Any = jnp.float32
   middle: int = 256
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, g16, g8, g4, hidden):
     """g16 [B * K, h, w, C16], g8 at twice, g4 at four times the size -> hidden."""
-    maps = {"g16": g16, "g8": conv.average_pool(g8, 2), "g4": conv.average_pool(g4, 4)}
+    maps = {
+      "g16": g16,
+      "g8": average_pool(g8, 2),
+      "g4": average_pool(g4, 4),
+    }
     x = sum(
       Conv(self.middle, 1, dtype=self.dtype, name=f"{name}_conv")(map_)
       for name, map_ in maps.items()
