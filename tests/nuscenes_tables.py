@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from vistraj_jax.core import geometry
-from vistraj_jax.prepare.nuscenes import database
+from vistraj_jax.prepare.nuscenes import database, devkit_tables
 
 IMAGE_SIZE = (1600, 900)
 START = 1_533_151_603_000_000  # microseconds
@@ -45,7 +45,7 @@ def write(
     images: also write an (empty) file for every camera image.
     seed: of the objects' places.
   """
-  tables = {table: [] for table in database.TABLES}
+  tables = {table: [] for table in devkit_tables.TABLES}
   for i, level in enumerate(("v0-40", "v40-60", "v60-80", "v80-100"), 1):
     tables["visibility"].append({"token": str(i), "level": level, "description": level})
   for name in CATEGORIES:

@@ -105,7 +105,7 @@ def test_missing_files(root):
   with pytest.raises(checks.InputError, match=r"v1.0-trainval: no such version; .*\['v1.0-mini'\]"):
     database.Database(root, "v1.0-trainval")
   (root / "maps" / "town.png").unlink()
-  with pytest.raises(checks.InputError, match=r"map.json: map .*town.png, which does not exist"):
+  with pytest.raises(checks.InputError, match=r"map.json: map .* names .*town.png., no file in"):
     database.Database(root, VERSION)
   (root / VERSION / "ego_pose.json").unlink()
   with pytest.raises(checks.InputError, match=r"the tables \['ego_pose.json'\] are missing"):
@@ -117,12 +117,22 @@ def test_missing_files(root):
   [
     ("sample", '[{"token": "a",', "sample.json: damaged, no valid JSON at line 1, column 16"),
     ("map", "[", "map.json: damaged, no valid JSON at line 1"),
+    *((t, b"\xff\xfe", f"{t}.json: damaged, no text at byte 0") for t in ("sample", "map")),
+    *(
+      (t, text, f"{t}.json: is no list of records with a token each")
+      for t in ("scene", "map")
+      for text in ("null", "{}", "[1]", '[{"token": 1}]')
+    ),
+    ("map", '[{"token": "a"}]', "map.json: map a names None, no file in"),
+    ("map", '[{"token": "a", "filename": "maps"}]', "map.json: map a names 'maps', no file in"),
     ("map", "[]", "nuscenes-devkit cannot open the tables .IndexError"),
-    ("instance", '[{"tokem": "a"}]', "nuscenes-devkit cannot open the tables .KeyError: 'token'"),
+    ("instance", '[{"tokem": "a"}]', "instance.json: is no list of records with a token each"),
+    ("sample_data", '[{"token": "a"}]', "nuscenes-devkit cannot open the tables .KeyError: '"),
   ],
 )
 def test_damaged_tables(root, table, text, sentence):
-  (root / VERSION / f"{table}.json").write_text(text)
+  path = root / VERSION / f"{table}.json"
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
   with pytest.raises(checks.InputError, match=sentence):
     database.Database(root, VERSION)
 
@@ -139,9 +149,25 @@ def test_damaged_tables(root, table, text, sentence):
     ("sample_annotation", "sample_token", "x", "sample_token 'x' points to no record of sample"),
     ("sample_annotation", "visibility_token", "9", "visibility_token '9'; '1' to '4' or an empty"),
     ("sample_annotation", "translation", [1, 2], r"translation is \[1, 2\]; 3 finite numbers"),
-    ("sample_annotation", "size", [1, 2, float("nan")], "size is .*nan.*; 3 finite numbers"),
+    ("sample_annotation", "size", [1, 2, float("nan")], "size is .*nan.*; 3 finite numbers of 0"),
     ("sample_annotation", "rotation", [0, 0, 0, 0], "a quaternion other than 0 wanted"),
     ("instance", "category_token", "x", "instance .*category_token 'x' points to no record of cat"),
+    ("sample_annotation", "visibility_token", [1], r"visibility_token \[1\]; '1' to '4' or an emp"),
+    (
+      "sample_annotation",
+      "size",
+      [-1, 2, 3],
+      r"size is \[-1, 2, 3\]; 3 finite numbers of 0 or more",
+    ),
+    ("sample", "timestamp", "noon", "sample .*: timestamp is noon; 1 finite number wanted"),
+    ("sample", "timestamp", None, "sample .*: timestamp is None; 1 finite number wanted"),
+    ("scene", "nbr_samples", "many", "nbr_samples is many; 1 whole number above 0 wanted"),
+    ("sample_data", "timestamp", "noon", "sample_data .*: timestamp is noon; 1 finite number"),
+    ("sample_data", "width", "wide", "sample_data .*: width is wide; 1 whole number above 0"),
+    ("sample_data", "height", 0.5, "sample_data .*: height is 0.5; 1 whole number above 0"),
+    ("sample_data", "filename", None, "filename is None; a path with an ending such as .jpg"),
+    ("calibrated_sensor", "camera_intrinsic", [[0] * 3] * 3, "3 x 3 numbers, focal lengths ab"),
+    ("category", "name", None, "category 'None' is unknown; tracked are"),
     ("sample", "next", "x", "sample .*: next 'x' points to no record of sample"),
     ("sample", "next", "", "1 samples follow each other where scene.json counts 3"),
     ("sample", "timestamp", 2e15, "the times of its keyframes do not rise"),
@@ -196,7 +222,14 @@ def test_twice_in_a_keyframe_and_unknown_scene(root):
     _read(root, "scene-0913")
 
 
+@pytest.mark.parametrize("name", [None, 5, "scene-0916"])
+def test_every_scene_needs_a_name_of_its_own(root, name):
+  nuscenes_tables.edit(root, "scene", lambda records: records[0].update(name=name))
+  with pytest.raises(checks.InputError, match=f"scene.json: scene .* has the name {name!r}; every"):
+    _read(root)
+
+
 def test_missing_field(root):
-  nuscenes_tables.edit(root, "sample_data", lambda records: records[0].pop("width"))
-  with pytest.raises(checks.InputError, match="scene-0103: a record lacks the field 'width'"):
+  nuscenes_tables.edit(root, "sample_data", lambda records: records[0].pop("filename"))
+  with pytest.raises(checks.InputError, match="scene-0103: a record lacks the field 'filename'"):
     _read(root)

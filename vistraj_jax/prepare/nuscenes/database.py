@@ -3,13 +3,13 @@
 The devkit stops at the first token that points nowhere. Here only the scene that holds it is lost.
 """
 
-import json
+import contextlib
 import pathlib
 
 import numpy as np
 
 from vistraj_jax.core import checks
-from vistraj_jax.prepare.nuscenes import boxes
+from vistraj_jax.prepare.nuscenes import boxes, devkit_tables
 from vistraj_jax.prepare.nuscenes.scene import Camera, Scene
 
 CAMERAS = (
@@ -20,35 +20,19 @@ CAMERAS = (
   "CAM_BACK_LEFT",
   "CAM_BACK_RIGHT",
 )
-TABLES = (
-  *("category", "attribute", "visibility", "instance", "sensor", "calibrated_sensor", "ego_pose"),
-  *("log", "scene", "sample", "sample_data", "sample_annotation", "map"),
-)
 _VISIBILITY = {"": 0, "1": 1, "2": 2, "3": 3, "4": 4}
+# What is allowed of a field beside finite numbers: words, and a function of [N, width] -> bool [N].
+_WHOLE = ("1 whole number above 0", lambda v: ((v > 0) & (v == np.floor(v))).all(-1))
+_ALLOWED = {
+  "rotation": ("a quaternion other than 0", lambda v: (v != 0).any(-1)),
+  "size": ("3 finite numbers of 0 or more", lambda v: (v >= 0).all(-1)),
+  "camera_intrinsic": (
+    "3 x 3 numbers, focal lengths above 0",
+    lambda v: (v[:, :5:4] > 0).all(-1),
+  ),
+  **{field: _WHOLE for field in ("width", "height", "nbr_samples")},
+}
 _REMEDY = "download the tables again, or leave this scene out with --keep_going"
-
-
-def table_paths(dataroot, version):
-  """Returns the files of the 13 tables.
-
-  Raises:
-    InputError: the folder, the version or a table is missing.
-  """
-  dataroot = pathlib.Path(dataroot)
-  checks.require(
-    dataroot.is_dir(), f"--dataroot: {dataroot}: no such folder; give the folder that holds v1.0-*."
-  )
-  folder = dataroot / version
-  found = sorted(path.name for path in dataroot.glob("v1.0-*"))
-  checks.require(
-    folder.is_dir(), f"{folder}: no such version; {dataroot} holds {found or 'no folder v1.0-*'}."
-  )
-  paths = [folder / f"{table}.json" for table in TABLES]
-  missing = [path.name for path in paths if not path.is_file()]
-  checks.require(
-    not missing, f"{folder}: the tables {missing} are missing; download the metadata again."
-  )
-  return paths
 
 
 class Database:
@@ -67,10 +51,17 @@ class Database:
       InputError: a folder, table or map mask is missing, a table is damaged, or the devkit is not
         installed.
     """
-    paths = table_paths(dataroot, version)
     self._folder = pathlib.Path(dataroot) / version
-    self._tables = _open(pathlib.Path(dataroot), version, paths)
-    self._scenes = {record["name"]: record for record in self._tables.scene}
+    self._tables = devkit_tables.open_tables(dataroot, version)
+    self._scenes = {}
+    for record in self._tables.scene:
+      name = record.get("name")
+      checks.require(
+        isinstance(name, str) and name not in self._scenes,
+        f"{self._folder / 'scene.json'}: scene {record['token']} has the name {name!r}; every "
+        "scene needs a name of its own; download the tables again.",
+      )
+      self._scenes[name] = record
     self.names = sorted(self._scenes)
     self._images = {}
     self._damage = {}  # scene token -> sentence
@@ -95,7 +86,7 @@ class Database:
     if record["token"] in self._damage:
       raise checks.InputError(self._damage[record["token"]])
     samples = self._samples(name, record)
-    time = np.array([sample["timestamp"] for sample in samples], np.int64)
+    time = self._numbers(name, "sample", samples, "timestamp")
     checks.require(
       (np.diff(time) > 0).all(), f"{name}: the times of its keyframes do not rise; {_REMEDY}."
     )
@@ -125,21 +116,22 @@ class Database:
 
   def _samples(self, name, record):
     """Follows the keyframes of a scene from the first to the last."""
+    (count,) = self._numbers(name, "scene", [record], "nbr_samples")
     samples, where, field = [], record, "first_sample_token"
     table = "scene"
     while where[field]:
       sample = self._follow(name, table, where, field, "sample")
       checks.require(
-        sample["scene_token"] == record["token"] and len(samples) < record["nbr_samples"],
-        f"{name}: sample {sample['token']} is of another scene, or of more than the "
-        f"{record['nbr_samples']} samples that scene.json counts; {_REMEDY}.",
+        sample["scene_token"] == record["token"] and len(samples) < count,
+        f"{name}: sample {sample['token']} is of another scene, or of more than the {count:g} "
+        f"samples that scene.json counts; {_REMEDY}.",
       )
       samples.append(sample)
       table, where, field = "sample", sample, "next"
     checks.require(
-      len(samples) == record["nbr_samples"] and samples,
-      f"{name}: {len(samples)} samples follow each other where scene.json counts "
-      f"{record['nbr_samples']}; {_REMEDY}.",
+      len(samples) == count and samples,
+      f"{name}: {len(samples)} samples follow each other where scene.json counts {count:g}; "
+      f"{_REMEDY}.",
     )
     return samples
 
@@ -165,7 +157,8 @@ class Database:
     }
 
   def _camera(self, name, camera, images, count):
-    images = sorted(images, key=lambda image: image[1]["timestamp"])
+    time = self._numbers(name, "sample_data", [record for _, record in images], "timestamp")
+    images = [images[i] for i in np.argsort(time, kind="stable")]
     records = [record for _, record in images]
     keyframes = [k for k, record in images if record["is_key_frame"]]
     checks.require(
@@ -174,7 +167,8 @@ class Database:
       f"once and in order of time, are wanted; {_REMEDY}.",
     )
     calibrations = {record["calibrated_sensor_token"] for record in records}
-    sizes = {(record["width"], record["height"]) for record in records}
+    sides = [self._numbers(name, "sample_data", records, side) for side in ("width", "height")]
+    sizes = {(int(width), int(height)) for width, height in zip(*sides, strict=True)}
     checks.require(
       len(calibrations) == 1 and len(sizes) == 1,
       f"{name}: {camera} has {len(calibrations)} calibrations and the image sizes {sorted(sizes)}; "
@@ -189,15 +183,16 @@ class Database:
       sensor_pose=self._poses(name, "calibrated_sensor", [calibration])[0],
       intrinsic=intrinsic.reshape(3, 3),
       image_size=sizes.pop(),
-      time=np.array([record["timestamp"] for record in records], np.int64) / 1e6,
+      time=np.sort(time) / 1e6,
       ego_pose=self._poses(name, "ego_pose", egos),
       is_keyframe=np.array([record["is_key_frame"] for record in records], bool),
-      file=np.array([record["filename"] for record in records], np.str_),
+      file=np.array([self._filename(name, record) for record in records], np.str_),
     )
 
   def _category(self, name, annotation):
     instance = self._follow(name, "sample_annotation", annotation, "instance_token", "instance")
-    category = self._follow(name, "instance", instance, "category_token", "category")["name"]
+    category = self._follow(name, "instance", instance, "category_token", "category")
+    category = str(category["name"])
     try:
       boxes.class_id(category)
     except checks.InputError as error:
@@ -207,11 +202,20 @@ class Database:
   def _visibility(self, name, annotation):
     token = annotation["visibility_token"]
     checks.require(
-      token in _VISIBILITY,
+      isinstance(token, str) and token in _VISIBILITY,
       f"{name}: annotation {annotation['token']} has the visibility_token {token!r}; '1' to '4' or "
       f"an empty one are allowed; {_REMEDY}.",
     )
     return _VISIBILITY[token]
+
+  def _filename(self, name, image):
+    file = image["filename"]
+    checks.require(
+      isinstance(file, str) and pathlib.PurePosixPath(file).suffix,
+      f"{name}: sample_data {image['token']}: filename is {file!r}; a path with an ending such as "
+      f".jpg wanted; {_REMEDY}.",
+    )
+    return file
 
   def _poses(self, name, table, records):
     return np.concatenate(
@@ -222,21 +226,27 @@ class Database:
       -1,
     )
 
-  def _numbers(self, name, table, records, field, width):
-    """Returns `field` of all records, float64 [len(records), width]."""
+  def _numbers(self, name, table, records, field, width=None):
+    """Returns `field` of all records, float64 [len(records), width]; without a width [len]."""
+    count = 1 if width is None else width
+    what, allowed = _ALLOWED.get(field, (f"{count} finite number{'s' * (count > 1)}", None))
+    values = np.full((len(records), count), np.nan)
     try:
-      values = np.array([r[field] for r in records], np.float64).reshape(len(records), width)
-      good = np.isfinite(values).all(-1) & ((field != "rotation") | (values != 0).any(-1))
+      values[:] = np.array([r[field] for r in records], np.float64).reshape(values.shape)
     except (KeyError, TypeError, ValueError):
-      good = np.array([_is_numbers(r.get(field), width) for r in records])
+      for row, record in zip(values, records, strict=True):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+          row[:] = np.array(record[field], np.float64).reshape(count)
+    good = np.isfinite(values).all(-1)
+    if allowed is not None:
+      good &= allowed(values)
     if not good.all():
       record = records[int(np.argmin(good))]
-      what = "a quaternion other than 0" if field == "rotation" else f"{width} finite numbers"
       raise checks.InputError(
         f"{name}: {table} {record['token']}: {field} is {str(record.get(field))[:80]}; {what} "
         f"wanted; {_REMEDY}."
       )
-    return values
+    return values[:, 0] if width is None else values
 
   def _follow(self, name, table, record, field, wanted):
     """Returns the record of table `wanted` that `record[field]` points to."""
@@ -286,72 +296,6 @@ class Database:
         token = self._tables.get("sample", each["sample_token"])["scene_token"]
         return self._tables.get("scene", token) if self._has("scene", token) else None
     return None
-
-
-def _open(dataroot, version, paths):
-  """Opens the tables with the devkit, which then gives empty records for tokens to nowhere."""
-  try:
-    from nuscenes import NuScenes
-  except ImportError as error:
-    raise checks.InputError(
-      f"nuscenes-devkit cannot be imported ({error}); install its needs with "
-      "pip install vistraj-jax[nuscenes], then pip install --no-deps nuscenes-devkit==1.2.0."
-    ) from error
-
-  absent = {
-    "instance": {"category_token": ""},
-    "category": {"name": ""},
-    "calibrated_sensor": {"sensor_token": ""},
-    "sensor": {"modality": "", "channel": ""},
-  }
-
-  class Tables(NuScenes):
-    def get(self, table_name, token):
-      try:
-        return super().get(table_name, token)
-      except KeyError:
-        return {"data": {}, "anns": []} if table_name == "sample" else absent[table_name]
-
-  _check_maps(dataroot, paths[TABLES.index("map")])
-  try:
-    return Tables(version=version, dataroot=str(dataroot), verbose=False)
-  except json.JSONDecodeError as error:
-    for path in paths:
-      _read_json(path)
-    raise error
-  except (AssertionError, KeyError, IndexError, TypeError) as error:
-    raise checks.InputError(
-      f"{paths[0].parent}: nuscenes-devkit cannot open the tables ({type(error).__name__}: "
-      f"{error}); download the metadata again."
-    ) from error
-
-
-def _check_maps(dataroot, path):
-  for record in _read_json(path):
-    mask = dataroot / record["filename"]
-    checks.require(
-      mask.exists(),
-      f"{path}: map {record['token']} names {mask}, which does not exist; nuscenes-devkit wants "
-      "the maps folder that comes with the metadata.",
-    )
-
-
-def _read_json(path):
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise checks.InputError(
-      f"{path}: damaged, no valid JSON at line {error.lineno}, column {error.colno} "
-      f"({error.msg}); download the metadata again."
-    ) from None
-
-
-def _is_numbers(value, width):
-  try:
-    array = np.array(value, np.float64)
-  except (TypeError, ValueError):
-    return False
-  return array.size == width and bool(np.isfinite(array).all())
 
 
 def _nowhere(table, record, field, wanted):

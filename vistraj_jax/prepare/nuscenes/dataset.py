@@ -13,7 +13,7 @@ import pathlib
 from vistraj_jax.core import checks, files
 from vistraj_jax.data import trackssm
 from vistraj_jax.prepare import runner
-from vistraj_jax.prepare.nuscenes import database, report, splits, tracks
+from vistraj_jax.prepare.nuscenes import database, devkit_tables, report, splits, tracks
 from vistraj_jax.prepare.nuscenes import scene as scenes
 
 _EXTRACTED = "scenes.json"  # written when all scenes are in the folder of parts
@@ -62,6 +62,10 @@ def prepare(
   conversion = _conversion(target_fps, min_visibility, clip, interpolation, official_pedestrians)
   for camera in cameras:
     checks.choice("--cameras", camera, database.CAMERAS)
+  checks.require(
+    len(set(cameras)) == len(cameras),
+    f"--cameras: {list(cameras)} has one twice; name each camera once.",
+  )
   wanted = {
     name: splits.scene_names(version, name, split_policy)
     for name in split or splits.split_names(version)
@@ -69,7 +73,7 @@ def prepare(
   settings = {
     "dataroot": str(dataroot),
     "version": version,
-    "inputs": runner.fingerprint(database.table_paths(dataroot, version)),
+    "inputs": runner.fingerprint(devkit_tables.table_paths(dataroot, version)),
     "split": sorted(wanted) if split else None,
     "split_policy": split_policy,
     "cameras": list(cameras),
@@ -88,7 +92,7 @@ def prepare(
     if not (parts / _EXTRACTED).is_file():
       opened = database.Database(dataroot, version)
       chosen = _choose(opened, wanted, bool(split), f"{dataroot / version}")
-      require = _Requirements(cameras, interpolation, dataroot if images else None)
+      require = _Requirements(cameras, conversion, dataroot if images else None)
       skipped = _extract(opened, chosen, require, parts, keep_going)
       files.write_text(parts / _EXTRACTED, json.dumps({"scenes": chosen, "skipped": skipped}))
       del opened
@@ -195,9 +199,9 @@ def _extract(opened, chosen, require, parts, keep_going):
 class _Requirements:
   """What a scene needs beside sound tables: the cameras, sweeps for poses, images to link."""
 
-  def __init__(self, cameras, interpolation, images):
+  def __init__(self, cameras, conversion, images):
     self._cameras = cameras
-    self._interpolation = interpolation
+    self._sweeps = conversion.interpolation == "pose3d" and conversion.frames_per_keyframe > 1
     self._images = images
     self._listed = collections.defaultdict(dict)  # folder -> its files
 
@@ -209,7 +213,7 @@ class _Requirements:
       )
       camera = scene.cameras[name]
       checks.require(
-        self._interpolation == "image2d" or len(scene.time) == 1 or not camera.is_keyframe.all(),
+        not self._sweeps or len(scene.time) == 1 or not camera.is_keyframe.all(),
         f"{scene.name}: {name} has no sweeps between its keyframes, whose ego poses "
         "--interpolation pose3d needs; take image2d.",
       )

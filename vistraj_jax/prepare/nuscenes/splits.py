@@ -34,13 +34,18 @@ def scene_names(version, split, policy="dev"):
     policy: "dev": train is the official train less the development scenes, val is those (every
       fifth of the sorted `train_track` list), test is the official val. "seed": train is the
       official train, val and test are both the official val, so that early stopping sees the test
-      data; for comparison with results made that way.
+      data; for comparison with results made that way, v1.0-trainval only.
 
   Raises:
     InputError: an unknown version, split or policy.
   """
   checks.choice(f"--split ({version})", split, split_names(version))
   checks.choice("--split_policy", policy, POLICIES)
+  checks.require(
+    policy == "dev" or version != "v1.0-mini",
+    "--split_policy: 'seed' is a choice of v1.0-trainval; v1.0-mini has no test split that val "
+    "could be: leave it out.",
+  )
   from nuscenes.utils.splits import create_splits_scenes
 
   official = create_splits_scenes()

@@ -5,21 +5,6 @@ import hashlib
 from vistraj_jax.prepare.world import cameras
 
 LIDAR = "LIDAR_TOP"
-TABLES = (
-  "attribute",
-  "calibrated_sensor",
-  "category",
-  "ego_pose",
-  "instance",
-  "log",
-  "map",
-  "sample",
-  "sample_annotation",
-  "sample_data",
-  "scene",
-  "sensor",
-  "visibility",
-)
 _CATEGORIES = (
   "human.pedestrian.adult",
   "human.pedestrian.child",
