@@ -1,7 +1,10 @@
 """prepare nuscenes, end to end: layout, numbers, runners, interruption, bad scenes."""
 
+import contextlib
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import nuscenes_tables
@@ -206,16 +209,28 @@ def test_all_runners_write_the_same_bytes(root, tmp_path):
 
 def test_command_reports(root, tmp_path, capsys):
   arguments = ["nuscenes", "--dataroot", str(root), "--version", VERSION, "--out"]
-  prepare.main([*arguments, str(tmp_path / "a"), "--split_policy", "seed"])
+  prepare.main([*arguments, str(tmp_path / "a")])
   printed = capsys.readouterr()
-  assert "warning: val and test are the same scenes" in printed.err
   for text in ("rejected: category 48", "n/(fn-f+1)", "CAM_BACK_LEFT", "12 scene-cameras in"):
     assert text in printed.out
   stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*")}
-  prepare.main([*arguments, str(tmp_path / "a"), "--split_policy", "seed"])
+  prepare.main([*arguments, str(tmp_path / "a")])
   assert {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*")} == stamps
-  with pytest.raises(checks.InputError, match=r"prepared with other \['split_policy'\]"):
-    prepare.main([*arguments, str(tmp_path / "a")])
+  with pytest.raises(checks.InputError, match=r"prepared with other \['clip'\]"):
+    prepare.main([*arguments, str(tmp_path / "a"), "--clip", "hull"])
+
+
+def test_the_policy_that_spoils_the_test_warns(tmp_path, capsys):
+  root = nuscenes_tables.write(
+    tmp_path / "nuscenes", scenes=("scene-0003",), version="v1.0-trainval", keyframes=2
+  )
+  arguments = ["nuscenes", "--dataroot", str(root), "--cameras", "CAM_FRONT", "--out"]
+  prepare.main([*arguments, str(tmp_path / "dev")])
+  assert "warning" not in capsys.readouterr().err
+  prepare.main([*arguments, str(tmp_path / "seed"), "--split_policy", "seed"])
+  assert "warning: val and test are the same scenes" in capsys.readouterr().err
+  folders = [sorted(path.name for path in (tmp_path / n).glob("[a-z]*/")) for n in ("dev", "seed")]
+  assert folders == [["seqmaps", "test"], ["seqmaps", "test", "val"]]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +279,54 @@ def test_bad_input_in_a_worker_of_beam(tmp_path):
       summarize=None,
       beam=["--runner=DirectRunner"],
     )
+
+
+def _dies():
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(out, work, **kwargs):
+  units = [runner.Unit("val", "b", ())]
+  return runner.resume(out, units=units, work=work, finish=lambda *_: {}, **kwargs)
+
+
+def test_a_worker_that_is_killed(tmp_path):
+  with pytest.raises(checks.InputError, match="--processes: one of 2 was killed, .* with fewer"):
+    _run(tmp_path / "out", _dies, settings={}, processes=2)
+
+
+def _interrupted():
+  raise KeyboardInterrupt
+
+
+def test_an_interrupted_worker_of_beam(tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    _run(tmp_path / "out", _interrupted, settings={}, beam=["--runner=DirectRunner"])
+
+
+def _full_disk():
+  raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_names_the_unit(tmp_path):
+  with pytest.raises(OSError, match=r"No space left on device: 'val b'"):
+    _run(tmp_path / "out", _full_disk, settings={})
+
+
+def test_other_commands_and_damaged_files_in_the_output_folder(tmp_path):
+  for state, file in (("unfinished", ".prepare/settings.json"), ("finished", runner.STATISTICS)):
+    out = tmp_path / state
+    with contextlib.suppress(OSError):
+      _run(out, _full_disk if state == "unfinished" else lambda: ([], {}), settings={"a": 1})
+    before = _bytes(out)
+    assert file in before
+    with pytest.raises(checks.InputError, match="holds what another command, .* give another"):
+      _run(out, _full_disk, settings={"b": 1})
+    assert _bytes(out) == before
+    for text in ("{", "[]", "[1]", "3"):
+      (out / file).write_text(text)
+      with pytest.raises(checks.InputError, match=f"{file}: damaged; delete .* or give another"):
+        _run(out, _full_disk, settings={"a": 1})
 
 
 # Interruption
@@ -367,6 +430,8 @@ def test_cameras_and_sweeps_that_are_missing(small, tmp_path):
   cameras = ("CAM_FRONT", "CAM_BACK")
   with pytest.raises(checks.InputError, match="CAM_FRONT has no sweeps .*pose3d needs; take"):
     _prepare(small, tmp_path / "out", cameras=cameras, interpolation="pose3d")
+  slow = _prepare(small, tmp_path / "slow", cameras=cameras, interpolation="pose3d", target_fps=2)
+  assert slow["splits"]["val"]["interpolated_boxes"] == 0
   assert _prepare(small, tmp_path / "out", cameras=cameras)["splits"]["val"]["sequences"] == 4
 
 
@@ -376,6 +441,8 @@ def test_cameras_and_sweeps_that_are_missing(small, tmp_path):
     ({"target_fps": 7}, "--target_fps: 7; keyframes come at 2 Hz: give a multiple of 2"),
     ({"target_fps": 0}, "--target_fps: 0"),
     ({"min_visibility": 5}, "--min_visibility: 5 is not allowed"),
+    ({"cameras": ("CAM_BACK", "CAM_BACK")}, "--cameras: .* has one twice; name each camera once"),
+    ({"split_policy": "seed"}, "--split_policy: 'seed' is a choice of v1.0-trainval; v1.0-mini"),
     ({"cameras": ("CAM_TOP",)}, "--cameras: 'CAM_TOP' is not allowed; .*CAM_FRONT_LEFT"),
     ({"clip": "x"}, "--clip: 'x'"),
     ({"interpolation": "x"}, "--interpolation: 'x'"),

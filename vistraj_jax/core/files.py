@@ -8,6 +8,17 @@ import tempfile
 
 
 @contextlib.contextmanager
+def errors_name(path):
+  """Gives OSErrors that name no file, as those of a full disk, the name of `path`."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is not None and error.filename is None:
+      error.filename = str(path)
+    raise
+
+
+@contextlib.contextmanager
 def atomic_path(path):
   """Yields a temporary path beside `path`; it is renamed to `path` when the block succeeds.
 
@@ -19,7 +30,8 @@ def atomic_path(path):
   os.close(handle)
   temporary = pathlib.Path(name)
   try:
-    yield temporary
+    with errors_name(path):
+      yield temporary
     with open(temporary, "rb") as f:
       os.fsync(f.fileno())
     os.chmod(temporary, 0o644)
@@ -44,7 +56,8 @@ def atomic_folder(path):
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    yield temporary
+    with errors_name(path):
+      yield temporary
     os.chmod(temporary, 0o755)
     if path.exists():
       old = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))

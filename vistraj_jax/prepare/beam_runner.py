@@ -47,6 +47,8 @@ def run_units(units, run_unit, parts, arguments, progress):
       pipeline.run().wait_until_finish()
     except Exception as error:
       # Beam wraps what a worker raised in errors of its own, some of them only as text.
+      if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from None
       for path in sorted(parts.glob("*.error")):
         raise checks.InputError(path.read_text()) from error
       raise

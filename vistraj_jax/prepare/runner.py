@@ -51,7 +51,8 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     beam: pipeline arguments (`beam_runner`); None runs locally.
 
   Raises:
-    InputError: the folder holds something else, or this data set with other settings.
+    InputError: the folder holds something else, or this data set with other settings; a worker
+      process died.
   """
 
   def finish(parts, results):
@@ -114,14 +115,15 @@ def fingerprint(paths):
 def _finished(out, settings):
   """Returns whether `out` holds this data set already; raises where it holds something else.
 
-  An interrupted run with other settings is thrown away: its files are parts of nothing.
+  An interrupted run of this command with other settings is thrown away: its files are parts of
+  nothing.
   """
   if not out.exists() or (out.is_dir() and not any(out.iterdir())):
     return False
   finished, interrupted = out / STATISTICS, out / _PARTS / "settings.json"
   if finished.is_file():
-    held = json.loads(finished.read_text()).get("settings", {})
-    different = sorted(k for k in {*held, *settings} if held.get(k) != settings.get(k))
+    held = _read_settings(out, finished, settings)
+    different = sorted(name for name in settings if held[name] != settings[name])
     checks.require(
       not different,
       f"{out}: holds a data set prepared with other {different}; delete it or give another "
@@ -132,9 +134,26 @@ def _finished(out, settings):
     interrupted.is_file(),
     f"{out}: is not empty and holds no prepared data; give a new output folder.",
   )
-  if json.loads(interrupted.read_text()) != settings:
+  if _read_settings(out, interrupted, settings) != settings:
     shutil.rmtree(out)
   return False
+
+
+def _read_settings(out, path, settings):
+  """Returns the settings that file `path` of `out` keeps; they have to be of the same command."""
+  try:
+    held = json.loads(path.read_text())
+    held = held["settings"] if path.name == STATISTICS else held
+    damaged = not isinstance(held, dict)
+  except (ValueError, TypeError, KeyError):
+    damaged = True
+  checks.require(not damaged, f"{path}: damaged; delete {out} or give another output folder.")
+  checks.require(
+    held.keys() == settings.keys(),
+    f"{out}: holds what another command, or another version of this one, prepared; give another "
+    "output folder.",
+  )
+  return held
 
 
 def _remove_leftovers(out):
@@ -178,13 +197,19 @@ def _run_in_processes(units, work, parts, processes, bar):
       for future in concurrent.futures.as_completed(futures):
         future.result()
         bar.update()
+    except concurrent.futures.process.BrokenProcessPool as error:
+      raise checks.InputError(
+        f"--processes: one of {processes} was killed, perhaps for want of memory; give the command "
+        "again with fewer, it goes on where it stopped."
+      ) from error
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise
 
 
 def _run_unit(unit, work, parts):
-  payloads, result = work(*unit.arguments)
+  with files.errors_name(f"{unit.split} {unit.name}"):
+    payloads, result = work(*unit.arguments)
   count = records.write_records(_part(parts, unit, ".tfrecord"), payloads)
   # Written last: its presence means that the unit is finished.
   files.write_text(_part(parts, unit), json.dumps({"records": count, "result": result}))
