@@ -42,12 +42,22 @@ def run(args):
   from vistraj_jax.tracking import mot_files
   from vistraj_jax.viz import keyframe_boxes, video
 
-  for name, least in (("samples", 1), ("width", 64)):
+  for name, least, most in (("samples", 1, 1000), ("width", 64, 4096)):
     value = getattr(args, name)
-    checks.require(value >= least, f"--{name}: {value} is not allowed; choose {least} or more.")
+    checks.require(
+      least <= value <= most, f"--{name}: {value} is not allowed; choose {least} to {most}."
+    )
   scene_name, folder = check.find_sequence(args.data, args.camera, args.scene)
   info = mot_files.read_sequence_info(folder)
-  table = mot_files.read_table(folder / "gt" / "gt.txt", "truth", info.length)
+  truth = folder / "gt" / "gt.txt"
+  table = mot_files.read_table(truth, "truth", info.length)
+  known = range(len(mot_files.CLASSES))
+  for class_id in set(table.class_id.tolist()):
+    checks.require(
+      class_id in known,
+      f"{truth}: holds class {class_id}; `prepare nuscenes` writes 0 to {known[-1]}: give its "
+      "output folder as --data.",
+    )
   print(f"opening the tables of {args.version} ...", flush=True)
   scene = database.Database(args.dataroot, args.version).scene(scene_name)
   checks.choice(f"--camera ({scene_name})", args.camera, scene.cameras)

@@ -213,8 +213,9 @@ def test_scene_by_number_and_chosen_keyframes(prepared, capsys):
       r"--scene: 'scene-9' is not in .* such as \['scene-0103'\], or a numb",
     ),
     (["--scene", "1"], r"--scene: '1' is not in .* from 0 to 0"),
-    (["--samples", "0"], r"--samples: 0 is not allowed; choose 1 or more"),
-    (["--width", "1"], r"--width: 1 is not allowed; choose 64 or more"),
+    (["--samples", "0"], r"--samples: 0 is not allowed; choose 1 to 1000"),
+    (["--width", "1"], r"--width: 1 is not allowed; choose 64 to 4096"),
+    (["--width", "1000000"], r"--width: 1000000 is not allowed; choose 64 to 4096"),
     (["--keyframes", "4"], r"keyframe 4: scene-0103 CAM_FRONT has keyframes 0 to 3"),
     (["--data", "nowhere"], r"nowhere: no such folder"),
   ],
@@ -249,6 +250,14 @@ def test_a_folder_of_another_scene_is_refused(prepared):
   info = mot_files.SequenceInfo(folder.name, 12, 25, 320, 180)
   mot_files.write_sequence_info(folder, info)
   with pytest.raises(checks.InputError, match="25 frames at 12 Hz do not fit the 4 keyframes"):
+    _check(prepared)
+  for rate in (1, 11, 13):  # 13 // 2 would fit
+    mot_files.write_sequence_info(folder, mot_files.SequenceInfo(folder.name, rate, 19, 320, 180))
+    with pytest.raises(checks.InputError, match=f"frameRate is {rate}; .* a multiple of 2 Hz"):
+      _check(prepared)
+  mot_files.write_sequence_info(folder, mot_files.SequenceInfo(folder.name, 12, 19, 320, 180))
+  (folder / "gt" / "gt.txt").write_text("1,1,0,0,10,10,1,9,1,-1\n")
+  with pytest.raises(checks.InputError, match="gt.txt: holds class 9; .* writes 0 to 6"):
     _check(prepared)
 
 

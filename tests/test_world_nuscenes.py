@@ -9,6 +9,7 @@ import pytest
 from launch import prepare
 from vistraj_jax.core import checks, geometry
 from vistraj_jax.data import point_clouds
+from vistraj_jax.prepare.nuscenes import devkit_tables
 from vistraj_jax.prepare.world import bodies, cameras, lidar, nuscenes_tables, nuscenes_writer
 
 matplotlib.use("Agg")
@@ -69,7 +70,7 @@ def test_official_names_and_sizes(nusc):
 
 
 def test_every_token_resolves_and_chains_run_in_time(nusc):
-  tables = {name: {row["token"] for row in getattr(nusc, name)} for name in nuscenes_tables.TABLES}
+  tables = {name: {row["token"] for row in getattr(nusc, name)} for name in devkit_tables.TABLES}
   for name, tokens in tables.items():
     assert len(tokens) == len(getattr(nusc, name)), name
     assert name == "visibility" or all(len(t) == 32 and int(t, 16) >= 0 for t in tokens)
@@ -79,7 +80,7 @@ def test_every_token_resolves_and_chains_run_in_time(nusc):
     "first_annotation_token": "sample_annotation",
     "last_annotation_token": "sample_annotation",
   }
-  for name in nuscenes_tables.TABLES:
+  for name in devkit_tables.TABLES:
     rows = {row["token"]: row for row in getattr(nusc, name)}
     for row in rows.values():
       for key, value in row.items():
@@ -150,9 +151,7 @@ def test_times_poses_and_files(nusc, root, worlds):
   there = {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()}
   extra = {p for p in there - listed if not p.startswith("v1.0-trainval/")}
   assert extra == {"dataset_stats.json"}
-  assert sorted(p.stem for p in (root / "v1.0-trainval").iterdir()) == sorted(
-    nuscenes_tables.TABLES
-  )
+  assert sorted(p.stem for p in (root / "v1.0-trainval").iterdir()) == sorted(devkit_tables.TABLES)
 
 
 def test_annotations_are_the_agents(nusc, worlds):
@@ -393,7 +392,13 @@ def test_repeatable_and_continued(tmp_path, monkeypatch):
 
 def test_bad_settings(tmp_path):
   for change, sentence in (
-    ({"seconds": 0.2}, "--seconds: 0.2 received; give 0.5 or more"),
+    ({"seconds": 0.2}, "--seconds: 0.2 received; give 0.5 to 600"),
+    ({"seconds": float("nan")}, "--seconds: nan received"),
+    ({"seconds": float("inf")}, "--seconds: inf received"),
+    ({"moving": -1}, "--moving: -1 received; give 0 to 1000"),
+    ({"parked": -1}, "--parked: -1 received; give 0 to 1000"),
+    ({"seed": -1}, "--seed: -1 received; give 0 to"),
+    ({"seed": 10**30}, "--seed: 10+ received"),
     ({"scenes": {"train": 0, "val": 0, "test": 0}}, "no scenes at all"),
     ({"scenes": {"train": 1, "val": 71, "test": 0}}, "--val: 71 scenes received; give 0 to 70"),
     ({"sweeps": ["dev"]}, "--sweeps: 'dev' is not allowed"),

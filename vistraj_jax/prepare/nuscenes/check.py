@@ -11,10 +11,9 @@ import pathlib
 import numpy as np
 
 from vistraj_jax.core import checks
-from vistraj_jax.prepare.nuscenes import boxes
+from vistraj_jax.prepare.nuscenes import boxes, tracks
 from vistraj_jax.tracking import mot_files
 
-KEYFRAME_RATE = 2  # Hz
 # Share of all annotations that one camera of the original project saw, to compare with.
 USUAL_SHARE = (0.15, 0.16)
 
@@ -80,7 +79,12 @@ def frames_of(camera, info):
   Raises:
     InputError: the folder was not prepared from this scene.
   """
-  interval = int(info.frame_rate / KEYFRAME_RATE)
+  interval = int(info.frame_rate / tracks.KEYFRAME_RATE)
+  checks.require(
+    interval >= 1 and interval * tracks.KEYFRAME_RATE == info.frame_rate,
+    f"{info.name}: frameRate is {info.frame_rate:g}; `prepare nuscenes` writes a multiple of "
+    f"{tracks.KEYFRAME_RATE} Hz: prepare the folder again.",
+  )
   image, time = camera.frames(interval)
   checks.require(
     len(image) == info.length,

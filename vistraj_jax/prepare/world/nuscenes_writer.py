@@ -15,7 +15,7 @@ import numpy as np
 from vistraj_jax.core import checks, files
 from vistraj_jax.data import point_clouds
 from vistraj_jax.prepare import runner
-from vistraj_jax.prepare.nuscenes import splits
+from vistraj_jax.prepare.nuscenes import devkit_tables, splits
 from vistraj_jax.prepare.world import cameras, driving, lidar, render, scenery
 from vistraj_jax.prepare.world import nuscenes_tables as tables
 
@@ -31,6 +31,12 @@ SETTINGS = {
   "parked": 30,
   "seed": 8,
   "sweeps": ["test"],
+}
+_LIMITS = {
+  "seconds": (1 / KEYFRAME_RATE, 600, "from the time between two keyframes to ten minutes"),
+  "moving": (0, 1000, "more than a drive has room for"),
+  "parked": (0, 1000, "more than a drive has room for"),
+  "seed": (0, 10**9, "of which every drive takes the next"),
 }
 _JPEG_QUALITY = 78
 _START = 1_500_000_000_000_000  # us since 1970, of the first scene
@@ -77,11 +83,11 @@ def scenes(settings):
   Raises:
     InputError: a setting is out of range.
   """
-  checks.require(
-    settings["seconds"] >= 1 / KEYFRAME_RATE,
-    f"--seconds: {settings['seconds']} received; give {1 / KEYFRAME_RATE} or more, the time "
-    "between two keyframes.",
-  )
+  for name, (low, high, meaning) in _LIMITS.items():
+    checks.require(
+      low <= settings[name] <= high,
+      f"--{name}: {settings[name]} received; give {low} to {high}, {meaning}.",
+    )
   found = []
   for split, count in settings["scenes"].items():
     names = splits.scene_names(VERSION, split)
@@ -360,7 +366,7 @@ def _rounded(values, digits):
 
 def _finish(out, settings, results):
   """Writes the tables; returns the statistics."""
-  rows = {name: list(tables.fixed().get(name, ())) for name in tables.TABLES}
+  rows = {name: list(tables.fixed().get(name, ())) for name in devkit_tables.TABLES}
   for _, part in results:
     for name, found in part["result"]["rows"].items():
       rows[name] += found
