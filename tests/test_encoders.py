@@ -87,6 +87,20 @@ def test_rematerialised_layers_have_the_same_gradients(name, fields):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest), *found)
 
 
+def test_random_parameters_are_spread_as_the_modules_say():
+  encoder = encoders.make("internvit_300m", **{**TINY, "hidden_size": 64})
+  found = encoder.init(jax.random.key(0))
+  init = encoder.network(jnp.float32).init
+  wanted = jax.jit(init)(jax.random.key(0), jnp.zeros((1, 56, 56, 3)))["params"]
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True
+  ):
+    assert a.shape == b.shape and a.dtype == b.dtype, path
+    np.testing.assert_allclose(a.mean(), b.mean(), atol=0.02, err_msg=str(path))
+    np.testing.assert_allclose(a.std(), b.std(), rtol=0.2, err_msg=str(path))
+
+
 def test_padding_changes_nothing():
   """An image alone, and the same image in the corner of a larger canvas of noise."""
   encoder = encoders.make(
@@ -99,8 +113,8 @@ def test_padding_changes_nothing():
   canvas[:, :42, :28] = image
   mask = np.zeros((1, 56, 70), bool)
   mask[:, :42, :28] = True
-  padded = encoder.encode(params, canvas, mask)
-  alone = encoder.encode(params, image)
+  padded = jax.jit(encoder.encode)(params, canvas, mask)
+  alone = jax.jit(encoder.encode)(params, image)
   assert (alone.grid, padded.grid) == ((3, 2), (4, 5))
   np.testing.assert_allclose(padded.pooled, alone.pooled, rtol=1e-4, atol=1e-5)
   tokens = padded.tokens.reshape(4, 5, -1)[:3, :2].reshape(6, -1)

@@ -6,12 +6,15 @@ norm or the neck where the network has one. Layers are asked for by number, nega
 """
 
 import dataclasses
+import functools
+import itertools
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, weights
 from vistraj_jax.encoders import preprocess as preprocessing
 from vistraj_jax.nn import lora as low_rank
 
@@ -83,13 +86,11 @@ class Encoder:
 
   def init(self, rng):
     """Returns random parameters, a nested dict of float32 arrays."""
-    return jax.jit(self._init)(rng)
+    return _draw(rng, self)
 
   def shapes(self):
     """Returns {"/"-joined parameter name: shape}, without making the parameters."""
-    tree = jax.eval_shape(self._init, jax.random.key(0))
-    named = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(key.key for key in path): leaf.shape for path, leaf in named}
+    return dict(_shapes(self))
 
   def encode(self, params, images, mask=None, layers=(-1,), dtype=jnp.float32, **adapted):
     """Encodes camera images; a pure function, to be called under `jax.jit` by the caller.
@@ -150,10 +151,6 @@ class Encoder:
       variables[low_rank.COLLECTION] = low_rank.scaled(lora, alpha)
     return self.network(dtype).apply(variables, pixels, mask, keys)
 
-  def _init(self, rng):
-    height, width = self.preprocess.size or (self.image_size, self.image_size)
-    return self.network(jnp.float32).init(rng, jnp.zeros((1, height, width, 3)))["params"]
-
   def _numbers(self, layers):
     widths = self.state_widths
     for layer in layers:
@@ -168,6 +165,47 @@ class Encoder:
       f"layer, and for layers of one width (the last one's: {self.all_layers}).",
     )
     return numbers
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(encoder):
+  """Returns (("/"-joined name, shape), ...) of an encoder's parameters."""
+  height, width = encoder.preprocess.size or (encoder.image_size, encoder.image_size)
+  pixels = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+  init = encoder.network(jnp.float32).init
+  tree = jax.eval_shape(init, jax.random.key(0), pixels)["params"]
+  named = jax.tree_util.tree_leaves_with_path(tree)
+  return tuple(("/".join(key.key for key in path), leaf.shape) for path, leaf in named)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _draw(rng, encoder):
+  """Random parameters from one draw: with one each, compiling takes longer than a small training.
+
+  The distributions are those the modules name: kernels normal with 1 / sqrt(fan in), norms' scales
+  1, layers' scales 0.1, biases 0, tables 0.02.
+  """
+  shapes = dict(_shapes(encoder))
+  spread = {name: _spread(name, shape) for name, shape in shapes.items()}
+  drawn = [name for name in shapes if spread[name]]
+  sizes = [math.prod(shapes[name]) for name in drawn]
+  normal = jax.random.normal(rng, (sum(sizes),))
+  ends = itertools.accumulate(sizes)
+  flat = {}
+  for name, shape in shapes.items():
+    last = name.rpartition("/")[2]
+    flat[name] = jnp.full(shape, {"scale": 1.0, "scale1": 0.1, "scale2": 0.1}.get(last, 0.0))
+  for name, size, end in zip(drawn, sizes, ends, strict=True):
+    flat[name] = spread[name] * normal[end - size : end].reshape(shapes[name])
+  return weights.unflatten(flat)
+
+
+def _spread(name, shape):
+  """Standard deviation of a parameter's first values; 0 for what is not random."""
+  last = name.rpartition("/")[2]
+  if last in ("scale", "scale1", "scale2", "bias"):
+    return 0.0
+  return math.prod(shape[:-1]) ** -0.5 if last == "kernel" else 0.02
 
 
 def _mean(state, patch_mask):

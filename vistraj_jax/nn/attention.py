@@ -65,6 +65,12 @@ def _in_groups(q, k, v, key_mask, relative, causal):
     out = jnp.dot(weights.astype(v.dtype), row["v"], preferred_element_type=jnp.float32)
     return (out / weights.sum(-1, keepdims=True)).astype(v.dtype)
 
-  group = max(1, GROUP_SCORES // (length * k.shape[1]))
-  out = jax.lax.map(one, rows, batch_size=min(group, batch * heads))
+  total = batch * heads
+  most = max(1, GROUP_SCORES // (length * k.shape[1]))
+  group = max(n for n in range(1, min(most, total) + 1) if total % n == 0)
+  if group == total:
+    out = jax.vmap(one)(rows)
+  else:
+    split = lambda x: x.reshape(total // group, group, *x.shape[1:])  # noqa: E731
+    out = jax.lax.map(jax.vmap(one), jax.tree.map(split, rows))
   return jnp.swapaxes(out.reshape(batch, heads, length, width), 1, 2)
