@@ -5,12 +5,12 @@ Every unit leaves its part in the output folder, so that folder has to be one th
 """
 
 import contextlib
-import hashlib
 import threading
 
 from vistraj_jax.core import checks, files
 
 _POLL_SECONDS = 0.5
+_STOPPED = "stopped.txt"  # in the folder of parts: why no more units are run; empty after Ctrl-C
 
 
 def check(arguments):
@@ -32,8 +32,8 @@ def run_units(units, run_unit, parts, arguments, progress):
     InputError: as `check`; or a unit raised it.
   """
   beam, runner, options = _open(arguments)
-  for path in parts.glob("*.error"):
-    path.unlink()
+  stopped = parts / _STOPPED
+  stopped.unlink(missing_ok=True)
   pipeline = beam.Pipeline(runner=runner, options=options)
   (
     pipeline
@@ -43,15 +43,10 @@ def run_units(units, run_unit, parts, arguments, progress):
     | "run" >> beam.Map(_run_one, run_unit=run_unit, parts=parts)
   )
   with _called_now_and_then(progress):
-    try:
-      pipeline.run().wait_until_finish()
-    except Exception as error:
-      # Beam wraps what a worker raised in errors of its own, some of them only as text.
-      if "KeyboardInterrupt" in str(error):
-        raise KeyboardInterrupt from None
-      for path in sorted(parts.glob("*.error")):
-        raise checks.InputError(path.read_text()) from error
-      raise
+    pipeline.run().wait_until_finish()
+  if stopped.is_file():
+    sentence = stopped.read_text(encoding="utf-8")
+    raise checks.InputError(sentence) if sentence else KeyboardInterrupt
 
 
 def _open(arguments):
@@ -87,12 +82,13 @@ def _open(arguments):
 
 
 def _run_one(unit, run_unit, parts):
+  if (parts / _STOPPED).is_file():
+    return
   try:
     run_unit(unit)
-  except checks.InputError as error:
-    name = hashlib.sha256(str(error).encode()).hexdigest()[:16]
-    files.write_text(parts / f"{name}.error", str(error))
-    raise
+  except (checks.InputError, KeyboardInterrupt) as error:
+    # Raised, Beam would try the unit again, and print what Python's calls were.
+    files.write_text(parts / _STOPPED, str(error))
 
 
 @contextlib.contextmanager
