@@ -84,6 +84,7 @@ def get_config(variant="features,mlp"):
     c.model.encoder.update(dtype="float32", frozen=False)
     c.model.encoder.fields = dict(hidden_size=96, depth=4, num_heads=4, mlp_width=192)
     c.model.encoder.fields.update(image_size=112, processor_edge=0)
+    c.data.image_size = 112
     c.phases.head.groups = SCRATCH
     c.phases.head.update(epochs=20.0, lr=dict(head=5e-4, encoder=5e-4))
   if variant == "smoke":

@@ -27,7 +27,7 @@ expected (dashed, where {run}/predicted/{sequence}.txt exists), and the truth (t
 Writes an MP4 video and beside it, with the ending .png, a contact sheet. Several sequences, as the
 cameras of a scene, are tiled in a grid."""
 
-WAYPOINTS = """Draws front images with the past (white), the driven future (green) and what one or
+WAYPOINTS = """Draws front images with the past (white), the driven future (yellow) and what one or
 several runs predict, projected through the camera's calibration; beside each image the same from
 above, in the ego frame. Frames are chosen by name, or evenly over the split."""
 

@@ -5,7 +5,7 @@ import numpy as np
 from vistraj_jax.core import checks
 from vistraj_jax.viz import style
 
-PAST, TRUTH = "#FFFFFF", "#00C853"
+PAST, TRUTH = "#FFFFFF", "#FFD600"
 NEAREST = 0.5  # m in front of the camera; what is nearer is not drawn
 
 
@@ -140,11 +140,11 @@ def _draw_image(ax, frame):
   height, width = frame["image"].shape[:2]
   scale = np.array([width, height]) / np.array(frame["camera_hw"])[::-1]
   ax.imshow(frame["image"])
-  for label, colour, line, paths in _lines(frame):
-    for i, xy in enumerate(paths):
+  for _, colour, thickness, paths in _lines(frame):
+    for xy in paths:
       pixels, in_front = project(xy, frame["calibration"])
       pixels = np.where(in_front[:, None], pixels * scale, np.nan)
-      ax.plot(*pixels.T, line, color=colour, label=label if i == 0 else None, markersize=3)
+      ax.plot(*pixels.T, ".-", color=colour, linewidth=thickness, markersize=3)
   ax.set_xlim(0, width)
   ax.set_ylim(height, 0)
   ax.set_axis_off()
@@ -153,11 +153,12 @@ def _draw_image(ax, frame):
 
 def _draw_plan(ax, frame):
   """From above, ahead is up."""
-  for label, colour, line, paths in _lines(frame):
+  for label, colour, thickness, paths in _lines(frame):
     colour = "0.5" if colour == PAST else colour
     for i, xy in enumerate(paths):
+      name = label if i == 0 else None
       ax.plot(
-        -xy[:, 1], xy[:, 0], line, color=colour, label=label if i == 0 else None, markersize=3
+        -xy[:, 1], xy[:, 0], ".-", color=colour, linewidth=thickness, markersize=3, label=name
       )
   ax.set_aspect("equal", adjustable="datalim")
   ax.set_xlabel("to the right (m)", fontsize=8)
@@ -166,16 +167,11 @@ def _draw_plan(ax, frame):
 
 
 def _lines(frame):
-  """Yields (label, colour, line style, list of paths [N, 2])."""
-  yield "past", PAST, ".-", [np.asarray(frame["past"])[:, :2]]
+  """Yields (label, colour, line width, list of paths [N, 2]); what comes later lies on top."""
+  yield "past", PAST, 1.2, [np.asarray(frame["past"])[:, :2]]
+  if frame["future"] is not None:
+    yield "truth", TRUTH, 4.0, [np.asarray(frame["future"])]
   for i, (label, xy) in enumerate(frame["predictions"].items()):
     xy = np.asarray(xy)
-    style_ = "--" if label in style.BASELINES else ".-"
-    yield (
-      style.readable(label),
-      style.PALETTE[1 + i],
-      style_,
-      list(xy if xy.ndim == 3 else xy[None]),
-    )
-  if frame["future"] is not None:
-    yield "truth", TRUTH, ".-", [np.asarray(frame["future"])]
+    colour = style.PALETTE[(1 + i) % len(style.PALETTE)]
+    yield style.readable(label), colour, 1.2, list(xy if xy.ndim == 3 else xy[None])
