@@ -22,6 +22,8 @@ def run(main):
   except checks.InputError as error:
     sys.exit(f"error: {error}")
   except OSError as error:
-    sys.exit(f"error: {error.filename or 'input/output'}: {error.strerror or error}.")
+    # A rename that fails names the temporary file first, then the wanted one.
+    name = error.filename2 or error.filename or "input/output"
+    sys.exit(f"error: {name}: {error.strerror or error}.")
   except KeyboardInterrupt:
     sys.exit("interrupted")

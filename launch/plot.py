@@ -126,14 +126,17 @@ def _tracks(args):
   from vistraj_jax.viz import tracks, video
 
   _check_ending(args.out, ".mp4")
-  for name, least in (("width", 64), ("first", 1), ("sheet_frames", 1), ("trail", 0)):
+  limits = {"width": (64, 4096), "sheet_frames": (1, 1000), "trail": (0, 600)}
+  for name, (least, most) in limits.items():
     value = getattr(args, name)
-    checks.require(value >= least, f"--{name}: {value} is not allowed; choose {least} or more.")
+    checks.require(
+      least <= value <= most, f"--{name}: {value} is not allowed; choose {least} to {most}."
+    )
   cameras = _cameras(args)
   scene = tracks.Scene(cameras, args.width, args.trail)
   last = scene.length if args.last is None else args.last
   checks.require(
-    args.first <= last <= scene.length,
+    1 <= args.first <= last <= scene.length,
     f"--first {args.first} --last {last}: no frames; there are frames 1 to {scene.length}.",
   )
   start = time.perf_counter()

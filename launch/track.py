@@ -40,6 +40,10 @@ def main(arguments=None):
     args.parallel_sequences >= 1,
     f"--parallel_sequences: {args.parallel_sequences} is not allowed; choose 1 or more.",
   )
+  checks.require(
+    0 <= args.min_side < float("inf"),
+    f"--min_side: {args.min_side} is not allowed; choose a size in px, 0 to keep all boxes.",
+  )
   settings = _settings(args)
   motion = _motion(args)
 

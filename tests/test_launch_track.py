@@ -165,6 +165,8 @@ def test_keyframes_at_2_hz(keyframes, tmp_path, monkeypatch, capsys, motion, pre
     (("--weights", "w"), "kalman", "--weights: motion kalman does not use it"),
     (("--pad", "last"), "kalman", "--pad: motion kalman does not use it"),
     (("--first_cost", "1.5"), "kalman", "first_cost: 1.5 is not allowed"),
+    (("--min_side", "nan"), "kalman", "--min_side: nan is not allowed; choose a size in px"),
+    (("--min_side=-1",), "kalman", "--min_side: -1.0 is not allowed"),
     (("--max_detections", "2"), "kalman", "scene_CAM_BACK, frame 1: 3 detections exceed"),
     (("--parallel_sequences", "0"), "kalman", "--parallel_sequences: 0"),
     (("--camera_motion", "nowhere"), "kalman", "nowhere/scene_CAM_BACK.npy: no such file"),
