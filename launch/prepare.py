@@ -65,7 +65,13 @@ def _runner_options(args):
     f"--processes: {args.processes}; with --runner {args.runner} the number of workers is one of "
     "--beam_options.",
   )
-  return {"beam": [f"--runner={args.runner}", *shlex.split(args.beam_options)]}
+  try:
+    return {"beam": [f"--runner={args.runner}", *shlex.split(args.beam_options)]}
+  except ValueError as error:
+    raise checks.InputError(
+      f"--beam_options: {args.beam_options!r} has quotes that do not match ({error}); write them "
+      "as in a shell."
+    ) from None
 
 
 def _print_report(args, statistics, class_names):

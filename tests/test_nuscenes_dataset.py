@@ -241,6 +241,7 @@ def test_the_policy_that_spoils_the_test_warns(tmp_path, capsys):
       ["--runner", "DirectRunner", "--processes", "2"],
       "--processes: 2; with --runner DirectRunner",
     ),
+    (["--runner", "DirectRunner", "--beam_options='"], "--beam_options: .* quotes that do not mat"),
     (["--beam_options=--a=1"], "--beam_options: the local runner has none"),
     (["--runner", "DirectRunner", "--beam_options=--foo=1"], r"\['foo'\] are no options of Apache"),
     (

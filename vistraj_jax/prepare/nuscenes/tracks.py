@@ -89,7 +89,7 @@ def camera_tracks(scene, camera, conversion):
     scene.translation[wanted],
     scene.size_wlh[wanted],
     scene.rotation[wanted],
-    *_view(view, image, conversion),
+    *_camera_arguments(view, image, conversion),
   )
   reason[wanted] = np.where(why < 0, -1, why + REASONS.index(boxes.REASONS[0]))
   seen = why < 0
@@ -177,7 +177,7 @@ def count(scene, camera, conversion, found):
   }
 
 
-def _view(view, image, conversion):
+def _camera_arguments(view, image, conversion):
   """Returns the camera's arguments of `boxes.camera_boxes` for boxes seen in images `image`."""
   ego_pose = view.ego_pose[image]
   return ego_pose, view.sensor_pose, view.intrinsic, view.image_size, conversion.clip
@@ -221,7 +221,7 @@ def _fill_space(scene, view, conversion, wanted, classes, seen, box):
     scene.translation[first] * (1 - weight) + scene.translation[second] * weight,
     scene.size_wlh[first] * (1 - weight) + scene.size_wlh[second] * weight,
     geometry.slerp(scene.rotation[first], scene.rotation[second], weight[:, 0]),
-    *_view(view, image, conversion),
+    *_camera_arguments(view, image, conversion),
   )[0]
   shown = np.isfinite(between[:, 0])
   lowest = np.minimum(scene.visibility[first], scene.visibility[second])
@@ -232,11 +232,11 @@ def _fill_space(scene, view, conversion, wanted, classes, seen, box):
     class_id=np.concatenate([annotated.class_id, classes[first][shown]]),
     visibility=np.concatenate([annotated.visibility, lowest[shown]]),
   )
-  order = np.lexsort((table.track_id, table.frame))
-  is_keyframe = (np.arange(len(table)) < len(annotated))[order]
-  table = table.select(order)
-  tokens = list(tokens)
-  track_id, ids = boxes.dense_ids([tokens[number - 1] for number in table.track_id])
-  table = dataclasses.replace(table, track_id=track_id)
+  is_keyframe = np.arange(len(table)) < len(annotated)
+  # Ids count objects in order of their first row, the first in the tables first.
+  shown_first = np.lexsort((table.track_id, table.frame))
+  tokens = np.array(list(tokens), np.str_)[table.track_id - 1]
+  _, ids = boxes.dense_ids(tokens[shown_first].tolist())
+  table = dataclasses.replace(table, track_id=np.array([ids[t] for t in tokens], np.int64))
   order = np.lexsort((table.track_id, table.frame))
   return table.select(order), is_keyframe[order], ids
