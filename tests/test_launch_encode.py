@@ -1,6 +1,9 @@
 """launch.encode: features of a small prepared data set, resumed, refused, on every device."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +75,18 @@ def test_tokens(data, tmp_path):
   header, found = features.read_features(tmp_path, "val", {})
   assert header.pooling == "tokens" and header.layers == (1,)
   np.testing.assert_allclose(found["tokens"], _expected(data, (1,)).tokens, atol=1e-5)
+
+
+def test_devices_share_a_batch(data, tmp_path):
+  """Four devices and a batch size that is no multiple of them: the same features."""
+  encode.main(_arguments(data, tmp_path / "one"))
+  environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+  arguments = _arguments(data, tmp_path / "four", "--batch_size", 3)
+  command = [sys.executable, "-m", "launch.encode", *arguments]
+  subprocess.run(command, env=environment, check=True, capture_output=True)
+  one, four = (features.read_features(tmp_path / n, "val", {})[1] for n in ("one", "four"))
+  np.testing.assert_array_equal(one["name"], four["name"])
+  np.testing.assert_allclose(one["features"], four["features"], atol=1e-5)
 
 
 def test_resumes_shard_by_shard(data, tmp_path, monkeypatch):

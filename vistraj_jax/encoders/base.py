@@ -18,6 +18,8 @@ from vistraj_jax.core import checks, weights
 from vistraj_jax.encoders import preprocess as preprocessing
 from vistraj_jax.nn import lora as low_rank
 
+_DRAW = 1 << 17  # numbers of one random draw
+
 
 class Encoded(NamedTuple):
   """Result of `encode`.
@@ -189,7 +191,9 @@ def _draw(rng, encoder):
   spread = {name: _spread(name, shape) for name, shape in shapes.items()}
   drawn = [name for name in shapes if spread[name]]
   sizes = [math.prod(shapes[name]) for name in drawn]
-  normal = jax.random.normal(rng, (sum(sizes),))
+  draws = -(-sum(sizes) // _DRAW)  # in parts: what a draw needs on the way would triple the memory
+  draw = lambda i: jax.random.normal(jax.random.fold_in(rng, i), (_DRAW,))  # noqa: E731
+  normal = jax.lax.map(draw, jnp.arange(draws)).reshape(-1)
   ends = itertools.accumulate(sizes)
   flat = {}
   for name, shape in shapes.items():
