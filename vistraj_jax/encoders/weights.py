@@ -48,6 +48,16 @@ def load(encoder, name, checkpoint, sha256=None, adapter=None):
   return params, identity
 
 
+def load_adapter(encoder, name, adapter, rank):
+  """Returns (low-rank tree, alpha) of an adapter folder in the public format.
+
+  Raises:
+    InputError: no adapter, another rank, or one of another encoder.
+  """
+  lora, settings = adapters.load_adapter(adapter, name, encoder.shapes(), rank)
+  return lora, settings["alpha"]
+
+
 def is_run(checkpoint):
   """Returns whether a path is a folder of launch.train, or of one of its phases."""
   path = pathlib.Path(checkpoint)

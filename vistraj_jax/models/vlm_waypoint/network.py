@@ -127,19 +127,15 @@ class Network:
     """A fresh low-rank update that changes nothing yet, or the one of an adapter folder."""
     settings = self.lora
     if settings["adapter"]:
-      from vistraj_jax.convert import adapters
+      from vistraj_jax.encoders import weights
 
-      tree, found = adapters.load_adapter(
-        settings["adapter"],
-        self.encoder_settings["name"],
-        self.encoder.shapes(),
-        settings["rank"],
-      )
+      name = self.encoder_settings["name"]
+      tree, found = weights.load_adapter(self.encoder, name, settings["adapter"], settings["rank"])
       alpha = settings["alpha"] or 2 * settings["rank"]
       checks.require(
-        found["alpha"] == alpha,
+        found == alpha,
         f"config.model.lora.alpha: {alpha:g} received, {settings['adapter']} was trained with "
-        f"{found['alpha']:g}; set it to that.",
+        f"{found:g}; set it to that.",
       )
       return tree
     shapes = jax.eval_shape(self.encoder.init, rng)
