@@ -82,12 +82,17 @@ def test_import_is_light():
   subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
 
 
-@pytest.mark.parametrize(
-  "command", ["train", "evaluate", "prepare", "convert", "track", "plot", "submit", "report"]
-)
+COMMANDS = sorted(p.stem for p in (REPO / "launch").glob("*.py") if "__main__" in p.read_text())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_quick_and_helps(command):
   arguments = [sys.executable, "-X", "importtime", "-m", f"launch.{command}", "--help"]
   done = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True)
   imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
   assert not imported & {"jax", "flax", "grain", "matplotlib", "cv2", "orbax", "scipy"}
   assert f"python -m launch.{command}" in done.stdout
+
+
+def test_all_commands_are_found():
+  assert {"train", "prepare", "track", "evaluate", "encode", "report"} <= set(COMMANDS)
