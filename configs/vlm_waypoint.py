@@ -6,7 +6,7 @@
   python -m launch.train --config=configs/vlm_waypoint.py:lora,mlp --config.data.root=DATA \\
     --config.model.encoder.checkpoint=WEIGHTS --config.model.lora.rank=32
 
-Variants, as in --config=configs/vlm_waypoint.py:image or :image,attention
+Variants, as in --config=configs/vlm_waypoint.py:image or :image,attention or :lora,mlp,small
   features  a head on cached features (launch.encode); the whole split lies on the device.
   image     a head on images that a frozen encoder sees anew in every step.
   lora      as image; then a second phase also trains a low-rank update of the encoder.
@@ -15,6 +15,7 @@ Variants, as in --config=configs/vlm_waypoint.py:image or :image,attention
   smoke     a few steps of a tiny network on images, for tests.
 Heads, after the comma: mlp (926,248 parameters with 1152 features), attention (one query reads the
 tokens), proposals (50 drivable futures and a scorer), anchors (a vocabulary of futures), linear.
+Encoder, after another: full (SmolVLM's tower), small (minutes on a CPU; always so in scratch).
 """
 
 import ml_collections
@@ -25,17 +26,18 @@ HEAD = ((".*", "head"),)
 # Patterns must match something, so each variant says only what it has.
 LORA_FROZEN = (("lora/.*", "frozen"), (".*", "head"))
 LORA = (("lora/.*", "lora"), (".*", "head"))
+SIZES = ("full", "small")
 SCRATCH = (("encoder/.*", "encoder"), (".*", "head"))
 
 
 def get_config(variant="features,mlp"):
   """Returns the locked-by-the-command configuration of a variant."""
-  variant, _, head = variant.partition(",")
-  head = head or "mlp"
-  if variant not in VARIANTS or head not in HEADS:
+  variant, head, size = (*variant.split(","), "", "")[:3]
+  head, size = head or "mlp", size or "full"
+  if variant not in VARIANTS or head not in HEADS or size not in SIZES:
     raise ValueError(
-      f"configs/vlm_waypoint.py: variant {variant!r} with head {head!r}; known: {VARIANTS} with "
-      f"{HEADS}"
+      f"configs/vlm_waypoint.py: variant {variant!r}, head {head!r}, encoder {size!r}; known: "
+      f"{VARIANTS}, {HEADS}, {SIZES}"
     )
   c = ml_collections.ConfigDict()
   c.task = "vlm_waypoint"
@@ -80,11 +82,13 @@ def get_config(variant="features,mlp"):
     c.phases.head.groups = LORA_FROZEN
     rates = dict(head=1e-4, lora=1e-5)
     c.phases.lora = _phase(LORA, "best", 64, dict(epochs=2.0, warmup_steps=50), rates)
-  if variant in ("scratch", "smoke"):
-    c.model.encoder.update(dtype="float32", frozen=False)
+  if variant in ("scratch", "smoke") or (size == "small" and "encoder" in c.model):
+    c.model.encoder.dtype = "float32"
     c.model.encoder.fields = dict(hidden_size=96, depth=4, num_heads=4, mlp_width=192)
     c.model.encoder.fields.update(image_size=112, processor_edge=0)
     c.data.image_size = 112
+  if variant in ("scratch", "smoke"):
+    c.model.encoder.frozen = False
     c.phases.head.groups = SCRATCH
     c.phases.head.update(epochs=20.0, lr=dict(head=5e-4, encoder=5e-4))
   if variant == "smoke":
