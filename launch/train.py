@@ -45,7 +45,7 @@ def train(config, workdir):
   if config.data.root == "embedded":
     config.data.root = str(embedded.root(config.task))
   if config.data.get("features", "") == "embedded":
-    config.data.features = _embedded_features(config.data.root)
+    config.data.features = str(_embedded_features(config.data.root))
   _save_config(config, workdir)
   examples = {s: pipeline.load(config.data, s, config.model) for s in ("train", "val")}
   about = {split: _about(x) for split, x in examples.items()}
@@ -80,14 +80,14 @@ def train(config, workdir):
 def _embedded_features(root):
   """Returns the folder of features of a small encoder with random weights, made on first use."""
   from launch import encode
+  from vistraj_jax.prepare import embedded
 
-  folder = f"{root}-features"
   sizes = ("hidden_size=192", "depth=4", "num_heads=4", "mlp_width=384", "image_size=168")
-  encode.main(
-    ["--data", root, "--out", folder, "--encoder", "smolvlm_tower", "--checkpoint", "random:0"]
-    + ["--set", *sizes, "processor_edge=0", "--layers", "all", "--dtype", "float32"]
+  arguments = ["--data", root, "--encoder", "smolvlm_tower", "--checkpoint", "random:0"]
+  arguments += ["--set", *sizes, "processor_edge=0", "--layers", "all", "--dtype", "float32"]
+  return embedded.made_once(
+    "waymo-features", arguments, lambda out: encode.main([*arguments, "--out", str(out)])
   )
-  return folder
 
 
 def _about(examples):

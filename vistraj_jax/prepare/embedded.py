@@ -31,6 +31,25 @@ def root(task):
   return roots[checks.choice("config.task", task, roots)]()
 
 
+def made_once(name, settings, make):
+  """Returns a folder of the cache, filled by `make(folder)`, which leaves a full one as it is.
+
+  Several processes of one training run ask at the same time: one makes it, the others wait.
+
+  Args:
+    name: first part of the folder's name.
+    settings: JSON-able, all that decides the content: others get another folder.
+    make: function of the folder, called at every time.
+  """
+  key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+  out = cache_folder() / f"{name}-{key}"
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with open(out.with_name(f"{out.name}.lock"), "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    make(out)
+  return out
+
+
 def nuscenes_root():
   """Returns the data root of the simulated nuScenes database, made on first use."""
   settings = nuscenes_writer.SETTINGS
@@ -38,7 +57,7 @@ def nuscenes_root():
   def make(out):
     nuscenes_writer.write(out, settings, processes=os.cpu_count() or 1)
 
-  return _made_once("nuscenes", settings, make)
+  return made_once("nuscenes", settings, make)
 
 
 def trackssm_root():
@@ -54,7 +73,7 @@ def trackssm_root():
     )
 
   settings = {"version": _TRACKSSM_VERSION, "database": nuscenes_writer.SETTINGS}
-  return _made_once("trackssm", settings, make)
+  return made_once("trackssm", settings, make)
 
 
 def waymo_shards():
@@ -64,7 +83,7 @@ def waymo_shards():
   def make(out):
     waymo_writer.write(out, settings, processes=os.cpu_count() or 1)
 
-  return _made_once("waymo-shards", settings, make)
+  return made_once("waymo-shards", settings, make)
 
 
 def waymo_root():
@@ -74,18 +93,4 @@ def waymo_root():
     convert.prepare(waymo_shards(), out, size=0, processes=os.cpu_count() or 1)
 
   settings = {"version": _WAYMO_VERSION, "shards": waymo_writer.SETTINGS}
-  return _made_once("waymo", settings, make)
-
-
-def _made_once(name, settings, make):
-  """Returns a folder of the cache that `make(folder)` fills; a filled one is left as it is.
-
-  Several processes of one training run ask at the same time: one makes it, the others wait.
-  """
-  key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-  out = cache_folder() / f"{name}-{key}"
-  out.parent.mkdir(parents=True, exist_ok=True)
-  with open(out.with_name(f"{out.name}.lock"), "w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    make(out)
-  return out
+  return made_once("waymo", settings, make)
