@@ -5,6 +5,7 @@ examples:
   python -m launch.convert trackssm --to torch --checkpoint runs/trackssm --out tuned.pth
   python -m launch.convert vlm_waypoint --checkpoint epoch9.ckpt --out head.safetensors
   python -m launch.convert vlm_waypoint --to adapter --checkpoint runs/lora --out adapter
+  python -m launch.convert xmem --checkpoint XMem-s012.pth --out xmem.safetensors
 
 trackssm
 --to weights (default) reads .pt, .pth, .ckpt (torch 1.6 or later) or .safetensors: checkpoints of
@@ -25,6 +26,11 @@ vlm_waypoint
 --to weights reads the waypoint head of a Lightning checkpoint or a bare state dict; the encoder in
 such a file is passed over. --to torch writes Lightning's layout. --to adapter writes the low-rank
 update of a run as a folder in the public adapter format.
+
+xmem
+--to weights reads the public checkpoints, also those for a single object (their value encoder gets
+a channel of zeros for the other objects' masks) and those without sensory memory. --to torch writes
+the public state dict; with --single_object without that channel.
 """
 
 import sys
@@ -42,6 +48,13 @@ def main(argv=None):
     from launch import convert_waypoint
 
     return convert_waypoint.run(args)
+  if args.system == "xmem":
+    from launch import convert_xmem
+
+    return convert_xmem.run(args)
+  checks.require(
+    not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
+  )
   checks.require(
     args.to != "adapter", "--to: 'adapter' is for vlm_waypoint; give weights or torch."
   )
@@ -61,7 +74,7 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  parser.add_argument("system", choices=("trackssm", "vlm_waypoint"), help="which network")
+  parser.add_argument("system", choices=("trackssm", "vlm_waypoint", "xmem"), help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")
   parser.add_argument(
@@ -71,6 +84,9 @@ def _parser():
     "--preset",
     choices=("mot17", "dancetrack", "sportsmot", "nuscenes"),
     help="--to weights: what the checkpoint was trained for, see above",
+  )
+  parser.add_argument(
+    "--single_object", action="store_true", help="xmem --to torch: the layout for one object"
   )
   return parser
 

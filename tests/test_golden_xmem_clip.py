@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xmem_cases
-from xmem_cases import check, last, unit
+from xmem_cases import check, jit, last, unit
 
 from vistraj_jax.models.xmem import clip, pooling, schedule, settings
 
@@ -44,7 +44,7 @@ def _run(case, **kwargs):
   model, params = xmem_cases.published()
   images = _frames(config["num_frames"], *config["image_hw"])[None]
   run = functools.partial(clip.run_clip, model, rules, clip=planned, last_state=True, **kwargs)
-  frames, state = jax.jit(run)(params, images, masks, given)
+  frames, state = jit(run)(params, images, masks, given)
   return planned, jax.tree.map(lambda x: np.asarray(x)[0], frames), state
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xmem_cases
-from xmem_cases import check, sigmoid, unit
+from xmem_cases import check, jit, sigmoid, unit
 
 from vistraj_jax.models.xmem import memory as memories
 from vistraj_jax.models.xmem import schedule, settings
@@ -116,7 +116,7 @@ def test_memory_trace():
     return held, readout
 
   start = memories.empty(1, 2, clip.num_long, clip.num_slots * cells, 64, 16)
-  held, readout = jax.jit(functools.partial(jax.lax.scan, body))(start, (frames, clip.plan))
+  held, readout = jit(functools.partial(jax.lax.scan, body))(start, (frames, clip.plan))
   readout = np.swapaxes(readout[1:, 0], 2, 3).reshape(23, 2, 16, 3, 4)
   check(case, "readout", readout)
   xmem_cases.check_content(case, held, work_usage=True)

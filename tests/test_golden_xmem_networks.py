@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xmem_cases
-from xmem_cases import check, last, unit
+from xmem_cases import check, jit, last, unit
 
 from vistraj_jax.models.xmem import aggregate, clip, network
 from vistraj_jax.nn import image_layers
@@ -18,7 +18,7 @@ def test_key_encoder():
   case = xmem_cases.load("key_encoder")
   model, params = xmem_cases.published()
 
-  @jax.jit
+  @jit
   def run(params, image):
     maps = model.apply({"params": params}, image, method="trunk")
     return maps, model.apply({"params": params}, maps[-1], method="project")
@@ -35,7 +35,7 @@ def test_value_encoder():
   case = xmem_cases.load("value_encoder")
   model, params = xmem_cases.published()
 
-  @jax.jit
+  @jit
   def run(params, *inputs):
     return model.apply(
       {"params": params}, *inputs, method="encode_value", mutable=["intermediates"]
@@ -59,7 +59,7 @@ def test_segment():
   case = xmem_cases.load("segment")
   model, params = xmem_cases.published()
 
-  @jax.jit
+  @jit
   def run(params, f16, f8, f4, readout, hidden):
     halves = model.apply({"params": params}, f16, f8, f4, method="image_half")
     features = network.ImageFeatures(None, None, None, f16, *halves)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xmem_cases
-from xmem_cases import check, last, unit
+from xmem_cases import check, jit, last, unit
 
 from vistraj_jax.convert import xmem as converter
 from vistraj_jax.losses import masks as losses
@@ -28,7 +28,7 @@ def test_losses():
   for name, iteration in config["iterations"].items():
     share = losses.kept_share(iteration, *rule)
     check(case, f"top_p_{name}", share)
-    loss = jax.jit(losses.bootstrapped_cross_entropy)(logits, labels, present, share)
+    loss = jit(losses.bootstrapped_cross_entropy)(logits, labels, present, share)
     check(case, f"ce_{name}", loss.mean())
 
 
@@ -57,7 +57,7 @@ def test_training_pass():
       terms[f"ce_loss_{t}"], terms[f"dice_loss_{t}"] = ce.mean(), dice.mean()
     return sum(terms.values()), (terms, frames.logits)
 
-  (total, (terms, logits)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+  (total, (terms, logits)), grads = jit(jax.value_and_grad(loss, has_aux=True))(params)
   check(case, "total_loss", total)
   for name, value in terms.items():
     check(case, name, value)

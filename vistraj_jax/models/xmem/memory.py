@@ -57,7 +57,7 @@ def empty(batch, num_objects, num_long, num_working, key_dim, value_dim, dtype=j
     selection=jnp.zeros((batch, num_working, key_dim)),
     value=jnp.zeros((batch, N, num_objects, value_dim), dtype),
     use=jnp.zeros((batch, N)),
-    life=jnp.full((batch, N), _START_LIFE),
+    life=jnp.full((batch, N), _START_LIFE, jnp.float32),
     mass=jnp.zeros((batch, N)),
     time=jnp.full((batch, N), EMPTY, jnp.int32),
   )
