@@ -98,12 +98,13 @@ def write_tfds_metadata(root, spec, splits, description):
   template = tfds.core.ShardedFileTemplate(
     data_dir=root, template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
   )
-  features = {
-    field: tfds.features.Text()
-    if dtype == "bytes"
-    else tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype))
-    for field, (dtype, shape) in spec.items()
-  }
+
+  def feature(dtype, shape):
+    if dtype != "bytes":
+      return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype))
+    return tfds.features.Sequence(tfds.features.Text()) if shape else tfds.features.Text()
+
+  features = {field: feature(*form) for field, form in spec.items()}
   tfds.folder_dataset.write_metadata(
     data_dir=root,
     features=tfds.features.FeaturesDict(features),

@@ -5,6 +5,8 @@ their number, `examples.gather(indices)` returns {name: array [B, ...]} for int 
 `examples.about()` what a run records of its data.
 One element of the grain data set is a whole batch, so that small examples are gathered by NumPy
 at once; the order is a function of (seed, epoch), and the state of an iterator is one number.
+Examples whose pairs, crops or the like are drawn anew in every epoch offer
+`draw(indices, seed, epoch)`; training calls it in place of `gather`.
 Examples that offer `resident() -> {name: array [N, ...]}` can lie whole on the devices instead:
 `Rows` then takes their place, and the compiled step gathers what `gather` would return.
 """
@@ -20,6 +22,7 @@ from vistraj_jax.core import checks
 # Name in config.data.pipeline -> module, imported on use.
 PIPELINES = {
   "trackssm": "vistraj_jax.data.trackssm",
+  "two_stream": "vistraj_jax.data.two_stream",
   "waymo_e2e": "vistraj_jax.data.waymo_e2e",
 }
 
@@ -135,8 +138,11 @@ class _Batch:
     rows = np.arange(first, first + self.batch_size)
     mask = (rows < len(self.examples)).astype(np.float32)
     rows = np.minimum(rows, len(self.examples) - 1)  # padding repeats the last example
-    if self.train:
-      rows = self._permutation(epoch)[rows]
+    if not self.train:
+      return {**self.examples.gather(rows), "mask": mask}
+    rows = self._permutation(epoch)[rows]
+    if hasattr(self.examples, "draw"):
+      return {**self.examples.draw(rows, self.seed, epoch), "mask": mask}
     return {**self.examples.gather(rows), "mask": mask}
 
   def _permutation(self, epoch):

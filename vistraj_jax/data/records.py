@@ -127,6 +127,20 @@ class TFRecordSource:
       )
     return payload
 
+  def read_at(self, i, start, length):
+    """Returns `length` bytes of the payload of record i from byte `start` on, not verified.
+
+    Raises:
+      InputError: the file has become shorter.
+    """
+    shard, offset, _ = self.place(i)
+    data = os.pread(self._handle(shard), length, offset + start)
+    checks.require(
+      len(data) == length,
+      f"{self._paths[shard]}: ends early at byte {offset + start}; copy the file again.",
+    )
+    return data
+
   def __getstate__(self):
     return {**self.__dict__, "_handles": {}}
 

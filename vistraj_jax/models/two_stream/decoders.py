@@ -14,7 +14,7 @@ import numpy as np
 
 from vistraj_jax.core import checks
 from vistraj_jax.models.two_stream import blocks, preprocess
-from vistraj_jax.nn import initializers
+from vistraj_jax.nn import image_layers, initializers
 
 # Which tap enters after which level; level 1 is the coarsest.
 CLS = {
@@ -92,17 +92,7 @@ class ConvDecoder(nn.Module):
     return x
 
   def _conv(self, name, x, channels, size, stride=1):
-    start = initializers.uniform(size * size * x.shape[-1])
-    return nn.Conv(
-      channels,
-      (size, size),
-      (stride, stride),
-      padding=[(size // 2, size // 2)] * 2,  # "SAME" pads strided convolutions otherwise
-      dtype=self.dtype,
-      kernel_init=start,
-      bias_init=start,
-      name=name,
-    )(x)
+    return _Conv(channels, size, stride, self.dtype, name=name)(x)
 
   def _normalized(self, name, x, train):
     """Norm and GELU; keeps the result as intermediate `name`."""
@@ -130,12 +120,30 @@ class ConvDecoder(nn.Module):
     return x * (1 + y[..., :channels]) + y[..., channels:]
 
 
+class _Conv(nn.Module):
+  """Convolution with a bias, both starting as torch's do; zeros of half a kernel lie around."""
+
+  channels: int
+  size: int
+  stride: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    start = initializers.uniform(self.size * self.size * x.shape[-1])
+    kernel = self.param("kernel", start, (self.size, self.size, x.shape[-1], self.channels))
+    bias = self.param("bias", start, (self.channels,)).astype(self.dtype)
+    return (
+      image_layers.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride) + bias
+    )
+
+
 class Upsample(nn.Module):
   """Transposed convolution, kernel 4, stride 2, padding 1: [B, H, W, C] -> [B, 2H, 2W, channels].
 
-  Each of the four output places of a 2x2 cell sees 2x2 inputs, so the whole is one 2x2 convolution
-  with four times the channels, then interleaved. XLA's own transposed convolution has a backward
-  pass that takes ten times as long on a CPU. The kernel is torch's, [4, 4, in, out].
+  Each of the four output places of a 2x2 cell sees 2x2 inputs, so the whole is one product of all
+  2x2 neighbourhoods with a matrix, then interleaved. XLA's own transposed convolution has a
+  backward pass that takes ten times as long on a CPU. The kernel is torch's, [4, 4, in, out].
   """
 
   channels: int
@@ -150,14 +158,10 @@ class Upsample(nn.Module):
     # Output 2i (phase 0) sums inputs i-1, i with taps 3, 1; output 2i+1 inputs i, i+1 with 2, 0.
     taps = np.array([[3, 1], [2, 0]])
     kernel = kernel[taps][:, :, taps]  # [phase, tap, phase, tap, in, out]
-    kernel = kernel.transpose(1, 3, 4, 0, 2, 5).reshape(2, 2, inputs, 4 * self.channels)
-    x = jax.lax.conv_general_dilated(
-      jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0))),
-      kernel.astype(self.dtype),
-      (1, 1),
-      "VALID",
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    kernel = kernel.transpose(1, 3, 4, 0, 2, 5).astype(self.dtype)
+    x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    cells = [x[:, i : i + height + 1, j : j + width + 1] for i in (0, 1) for j in (0, 1)]
+    x = jnp.concatenate(cells, -1) @ kernel.reshape(4 * inputs, 4 * self.channels)
     x = x.reshape(batch, height + 1, width + 1, 2, 2, self.channels)
     x = jnp.stack([x[:, :-1, :, 0], x[:, 1:, :, 1]], 2)
     x = x.reshape(batch, 2 * height, width + 1, 2, self.channels)

@@ -18,6 +18,7 @@ from vistraj_jax.nn import initializers
 EXCHANGES = ("cls", "full")
 POSITIONS = ("learned", "rope2d")
 CLS_TAPS = ("pre", "post")
+_MASKS = 1 << 30  # numbers of the masks' random draws, far from those of dropout
 FUSIONS = ("separate", "shared")
 
 
@@ -246,6 +247,5 @@ def check_sizes(image_size, patch_size, embed_dim, num_heads, image):
 
 def _noise(keys, stream, count):
   """keys [B] -> uniform numbers [B, count], others for each stream."""
-  return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, -1 - stream), (count,)))(
-    keys
-  )
+  draw = lambda key: jax.random.uniform(jax.random.fold_in(key, _MASKS + stream), (count,))  # noqa: E731
+  return jax.vmap(draw)(keys)

@@ -1,0 +1,68 @@
+"""config.model -> the network it describes: two streams, one stream, or the masked autoencoder."""
+
+import jax.numpy as jnp
+
+from vistraj_jax.core import checks
+from vistraj_jax.models.two_stream import baselines, blocks, network
+
+STREAMS = ("two", *baselines.INPUTS, "videomae")
+_DTYPES = ("float32", "bfloat16")
+_VIT = (
+  "embed_dim",
+  "depth",
+  "num_heads",
+  "num_stages",
+  "exchange_after_last",
+  "num_exchanges",
+  "exchange",
+  "exchange_heads",
+  "cls_tap",
+  "pos",
+  "mask_ratio_m",
+  "mask_ratio_p",
+  "remat",
+  "stack_streams",
+)
+
+
+def make(model, batch_axis=None):
+  """Returns the network of config.model.
+
+  Args:
+    model: mapping, the settings of configs/two_stream.py; also as a run's config.json holds them.
+    batch_axis: name of the mapped axis over which batch statistics are joined, or None.
+
+  Raises:
+    InputError: a setting that is not allowed.
+  """
+  kind = checks.choice("config.model.streams", model["streams"], STREAMS)
+  checks.choice("config.model.attention", model["attention"], blocks.ATTENTION)
+  dtype = jnp.dtype(checks.choice("config.model.dtype", model["dtype"], _DTYPES))
+  block = {name: model[name] for name in ("mlp_ratio", "dropout", "attn_dropout", "attention")}
+  decoder = dict(model["decoder"])
+  patch_decoder = {name: decoder.pop(name) for name in ("width", "depth", "num_heads")}
+  if kind == "two":
+    return network.TwoStreamPredictor(
+      image_size=model["image_size"],
+      patch_size=model["patch_size"],
+      m_channels=model["m_channels"],
+      p_source=model["p_source"],
+      fusion_layers=model["fusion"],
+      decoding=decoder,
+      vit={**{name: model[name] for name in _VIT}, "block": block},
+      patch_decoder=patch_decoder,
+      batch_axis=batch_axis,
+      dtype=dtype,
+    )
+  checks.require(
+    model["patch_size"] == 16,
+    f"config.model.patch_size: {model['patch_size']} received, streams={kind!r} has 16.",
+  )
+  common = {name: model[name] for name in ("image_size", "embed_dim", "depth", "num_heads")}
+  common |= {"block": block, "remat": model["remat"], "dtype": dtype}
+  if kind == "videomae":
+    fields = dict(model["videomae"])
+    return baselines.VideoMAE(**common, **fields)
+  return baselines.SingleStreamPredictor(
+    kind, **common, skip=decoder["skip"], norm=decoder["norm"], batch_axis=batch_axis
+  )
