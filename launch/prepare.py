@@ -4,6 +4,7 @@
   python -m launch.prepare kitti --source kitti_tracking --out data/kitti
   python -m launch.prepare nuscenes --dataroot nuscenes --version v1.0-trainval --out data/nuscenes
   python -m launch.prepare waymo_e2e --source waymo_e2e --split train val --out data/waymo
+  python -m launch.prepare bridge --source bridge_dataset/1.0.0 --out data/bridge
   python -m launch.prepare world --out data/nuscenes_world --processes 2
 
 A command that was interrupted goes on where it stopped when it is given again. The work is done
@@ -13,7 +14,14 @@ here, in --processes, or on a cluster by Apache Beam (--runner; all its workers 
 import argparse
 import shlex
 
-from launch import command_line, prepare_check, prepare_nuscenes, prepare_waymo, prepare_world
+from launch import (
+  command_line,
+  prepare_check,
+  prepare_frame_pairs,
+  prepare_nuscenes,
+  prepare_waymo,
+  prepare_world,
+)
 from vistraj_jax.core import checks
 
 
@@ -161,6 +169,22 @@ def _world(args):
   prepare_world.world(args, _runner_options(args))
 
 
+def _bridge(args):
+  prepare_frame_pairs.bridge(args, _runner_options(args))
+
+
+def _egodex(args):
+  prepare_frame_pairs.egodex(args, _runner_options(args))
+
+
+def _video(args):
+  prepare_frame_pairs.video(args, _runner_options(args))
+
+
+def _libero(args):
+  prepare_frame_pairs.libero(args, _runner_options(args))
+
+
 # Name: (help, description, functions that add arguments, function of the parsed arguments).
 _COMMANDS = {
   "mot": (
@@ -192,6 +216,30 @@ _COMMANDS = {
     "Converts E2EDFrame TFRecords: images by camera name, ego states, intents, ratings.",
     (prepare_waymo.waymo_e2e_arguments, _output_arguments, _runner_arguments),
     _waymo_e2e,
+  ),
+  "bridge": (
+    "Bridge V2 trajectories",
+    "Converts Bridge V2, raw folders or RLDS TFRecords, to trajectory records.",
+    (prepare_frame_pairs.bridge_arguments, _output_arguments, _runner_arguments),
+    _bridge,
+  ),
+  "egodex": (
+    "EgoDex episodes",
+    "Converts EgoDex videos with their hand poses to trajectory records.",
+    (prepare_frame_pairs.egodex_arguments, _output_arguments, _runner_arguments),
+    _egodex,
+  ),
+  "video": (
+    "any folder of videos",
+    "Converts videos to trajectory records.",
+    (prepare_frame_pairs.video_arguments, _output_arguments, _runner_arguments),
+    _video,
+  ),
+  "libero": (
+    "LIBERO demonstrations",
+    "Converts LIBERO's HDF5 demonstrations to trajectory records.",
+    (prepare_frame_pairs.libero_arguments, _output_arguments, _runner_arguments),
+    _libero,
   ),
   "world": (
     "a simulated nuScenes database",
