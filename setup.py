@@ -62,6 +62,6 @@ setup(
     "nuscenes": NUSCENES,
     "prepare": ["apache-beam>=2.77,<3", "h5py>=3.12", *VIZ],
     "viz": VIZ,
-    "test": ["pytest>=8", "ruff>=0.17,<0.18", "tensorboard>=2.20", *VIZ],
+    "test": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.17,<0.18", "tensorboard>=2.20", *VIZ],
   },
 )
