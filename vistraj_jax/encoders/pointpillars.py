@@ -176,7 +176,7 @@ def pillar_of_points(points, valid, grid):
 
 
 def _decorate(points, cells, kept, grid):
-  """Point, offset from the mean of its pillar's points, offset from its pillar's centre: [N, 10]."""
+  """Point, offsets from the mean of its pillar's points and from the pillar's centre: [N, 10]."""
   rows, columns = grid.size
   xyz = points[:, :3]
   at = jnp.where(kept, cells, rows * columns)

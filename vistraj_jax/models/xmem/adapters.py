@@ -8,7 +8,7 @@ from vistraj_jax.nn.image_layers import Conv
 
 
 class ConcatFusion(nn.Module):
-  """Camera and LiDAR channels through one 1x1 convolution, which starts as the camera's identity."""
+  """Camera and LiDAR channels through a 1x1 convolution that starts as the camera's identity."""
 
   @nn.compact
   def __call__(self, camera, lidar):

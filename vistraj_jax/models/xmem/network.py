@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vistraj_jax.core import checks, trained
 from vistraj_jax.encoders import resnet
 from vistraj_jax.models.xmem import fusion, sensory
 from vistraj_jax.nn import image_layers
@@ -204,6 +205,9 @@ class XMem(nn.Module):
     return self.decoder(features.fused, features.skip8, features.skip4, readout, hidden)
 
 
+_FIELDS = ("key_dim", "value_dim", "hidden_dim", "width", "key_depths", "value_depths", "dtype")
+
+
 def init(model, rng):
   """Returns first parameters."""
   image = jnp.zeros((1, 16, 16, 3))
@@ -211,6 +215,25 @@ def init(model, rng):
   # The program of 150 draws compiles four times as fast with this kind of key.
   rng = jax.random.wrap_key_data(jnp.tile(jax.random.key_data(rng), 2), impl="rbg")
   return jax.jit(model.init)(rng, image, image[..., :1], hidden)["params"]
+
+
+def load(path):
+  """Returns (model, params) of trained weights.
+
+  Args:
+    path: weights file, run folder or phase folder (see `core.trained.load`).
+
+  Raises:
+    InputError: no weights there, or weights of another network.
+  """
+  params, settings = trained.load(path)
+  fields = {name: settings[name] for name in _FIELDS if name in settings}
+  fields = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}  # from JSON
+  checks.require(
+    {"key_dim", "value_dim", "hidden_dim"} <= set(fields),
+    f"{path}: holds no XMem weights; convert a checkpoint with `python -m launch.convert xmem`.",
+  )
+  return XMem(**{**fields, "dtype": jnp.dtype(fields.get("dtype", "float32"))}), params
 
 
 def _merge(x):

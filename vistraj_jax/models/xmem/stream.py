@@ -80,12 +80,18 @@ class Stream:
     self._state, frame = self._step(self._params, self._state, image, mask, given, plan)
     return frame
 
-  def labels(self, frame):
-    """uint8 [H, W]: the number of the most probable object of each pixel, 0 for background."""
+  def labels(self, frame, size=None):
+    """uint8 [H, W]: the number of the most probable object of each pixel, 0 for background.
+
+    Args:
+      frame: what `step` returned.
+      size: (H, W), to which probabilities are resized first; None: the stream's.
+    """
     table = np.zeros(1 + self._num_slots, np.uint8)
     for number, slot in self.objects.items():
       table[1 + slot] = number
-    return table[np.asarray(_most_probable(frame.probability))[0]]
+    size = self._size if size is None else tuple(size)
+    return table[np.asarray(_most_probable(frame.probability, size))[0]]
 
   def remove(self, *numbers):
     """Forgets objects; their slots are free for others.
@@ -122,6 +128,9 @@ def _compiled(model, settings):
   return jax.jit(run, donate_argnums=1)
 
 
-@jax.jit
-def _most_probable(probability):
+@functools.partial(jax.jit, static_argnums=1)
+def _most_probable(probability, size):
+  if probability.shape[1:3] != size:
+    shape = (probability.shape[0], *size, probability.shape[3])
+    probability = jax.image.resize(probability, shape, "bilinear", antialias=False)
   return jnp.argmax(probability, -1).astype(jnp.uint8)
