@@ -5,6 +5,7 @@ examples:
   python -m launch.convert trackssm --to torch --checkpoint runs/trackssm --out tuned.pth
   python -m launch.convert vlm_waypoint --checkpoint epoch9.ckpt --out head.safetensors
   python -m launch.convert vlm_waypoint --to adapter --checkpoint runs/lora --out adapter
+  python -m launch.convert two_stream --checkpoint best_model.pt --variant seed --out w.safetensors
   python -m launch.convert xmem --checkpoint XMem-s012.pth --out xmem.safetensors
 
 trackssm
@@ -27,6 +28,12 @@ vlm_waypoint
 such a file is passed over. --to torch writes Lightning's layout. --to adapter writes the low-rank
 update of a run as a folder in the public adapter format.
 
+two_stream
+--to weights reads checkpoints of the two-stream predictor, its single-stream and masked baselines,
+its later version with a decoder a stream, and policies on it. --variant names the variant of
+configs/two_stream.py it was trained as: what tensors cannot say, such as the source of P, is taken
+from there. --to torch writes the same layouts.
+
 xmem
 --to weights reads the public checkpoints, also those for a single object (their value encoder gets
 a channel of zeros for the other objects' masks) and those without sensory memory. --to torch writes
@@ -44,6 +51,14 @@ SQUASHED = (0.5, 0.74)  # sigmoid(0..1): all centres of a linear head's boxes be
 def main(argv=None):
   """Runs one conversion and prints what was found."""
   args = _parser().parse_args(argv)
+  if args.system == "two_stream":
+    from launch import convert_two_stream
+
+    return convert_two_stream.run(args)
+  checks.require(
+    not args.variant and not args.num_heads,
+    "--variant, --num_heads: only two_stream has them; leave them out.",
+  )
   if args.system == "vlm_waypoint":
     from launch import convert_waypoint
 
@@ -74,7 +89,8 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  parser.add_argument("system", choices=("trackssm", "vlm_waypoint", "xmem"), help="network")
+  systems = ("trackssm", "two_stream", "vlm_waypoint", "xmem")
+  parser.add_argument("system", choices=systems, help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")
   parser.add_argument(
@@ -84,6 +100,12 @@ def _parser():
     "--preset",
     choices=("mot17", "dancetrack", "sportsmot", "nuscenes"),
     help="--to weights: what the checkpoint was trained for, see above",
+  )
+  parser.add_argument(
+    "--variant", default="", help="two_stream --to weights: of configs/two_stream.py"
+  )
+  parser.add_argument(
+    "--num_heads", type=int, default=0, help="two_stream --to weights: 0: one for every 64 channels"
   )
   parser.add_argument(
     "--single_object", action="store_true", help="xmem --to torch: the layout for one object"

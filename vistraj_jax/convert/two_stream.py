@@ -263,7 +263,23 @@ def settings_of(tensors, layout):
   }
   if layout != "per_stream_patch":
     found["fusion"] = "shared" if "encoder.fusion.fc_fusion.weight" in tensors else "separate"
+    return found
+  if "decoder_m.mask_token" not in tensors:
+    found |= {"mask_ratio_m": 0.0, "mask_ratio_p": 0.0}
+  found["decoder.width"] = tensors["decoder_m.decoder_embed.weight"].shape[0]
+  found["decoder.depth"] = _count(tensors, r"decoder_m\.decoder_blocks\.(\d+)\.")
   return found
+
+
+def layout_of(tree, model):
+  """Returns the key of `LAYOUTS` in which a parameter tree of ours is written."""
+  if "head" in tree and model["streams"] == "two":
+    return "policy"
+  if model["streams"] == "videomae":
+    return "videomae"
+  if model["streams"] != "two":
+    return "single_stream"
+  return "per_stream_patch" if model["decoder"]["kind"] == "per_stream_patch" else "predictor"
 
 
 def from_torch(tensors, layout, want, where):

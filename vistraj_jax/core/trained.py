@@ -7,16 +7,31 @@ import numpy as np
 
 from vistraj_jax.core import checks, weights
 
+STATISTICS = "batch_stats"  # beside the parameters in a weights file of networks that have them
+
 
 def load(path):
-  """Reads parameters and the settings of their network.
+  """Reads parameters and the settings of their network, without batch statistics.
+
+  Args and errors are those of `load_variables`.
+
+  Returns:
+    (params, model): nested dict of NumPy arrays, and the settings of the network (config.model).
+  """
+  variables, model = load_variables(path)
+  return variables["params"], model
+
+
+def load_variables(path):
+  """Reads parameters, batch statistics and the settings of their network.
 
   Args:
     path: a `.safetensors` file of `core.weights`; a work directory of launch.train (its last
       phase that has weights is taken); or one phase's folder in it.
 
   Returns:
-    (params, model): nested dict of NumPy arrays, and the settings of the network (config.model).
+    (variables, model): {"params": ..., and "batch_stats": ... where the network has them}, nested
+      dicts of NumPy arrays; and the settings of the network (config.model).
 
   Raises:
     InputError: nothing of the three is there.
@@ -24,7 +39,8 @@ def load(path):
   path = pathlib.Path(path)
   if path.is_file():
     params, _, model = weights.load_weights(path)
-    return params, model
+    statistics = params.pop(STATISTICS, None)
+    return {"params": params} | ({STATISTICS: statistics} if statistics else {}), model
   is_run = (path / "config.json").is_file()
   run = path if is_run else path.parent
   checks.require(
@@ -37,7 +53,7 @@ def load(path):
     ready = [name for name in config["phases"] if best_folder(run / name) is not None]
     checks.require(ready, f"{run}: no phase has finished a checkpoint yet; train it first.")
     phase = run / ready[-1]
-  return load_best(phase), config["model"]
+  return _best(phase), config["model"]
 
 
 def data_set(path):
@@ -55,6 +71,16 @@ def load_best(phase):
   Raises:
     InputError: there is no finished checkpoint.
   """
+  return _best(phase)["params"]
+
+
+def best_folder(phase):
+  """Returns the folder of a phase's best checkpoint, or None."""
+  steps = [p for p in (pathlib.Path(phase) / "best").glob("*") if p.name.isdigit()]
+  return max(steps, key=lambda p: int(p.name)).absolute() / "default" if steps else None
+
+
+def _best(phase):
   import jax
   import orbax.checkpoint as ocp  # slow to import
 
@@ -67,10 +93,5 @@ def load_best(phase):
     form = reader.metadata(folder).item_metadata.tree
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), form)
     best = reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-  return best.get("ema", best["params"])
-
-
-def best_folder(phase):
-  """Returns the folder of a phase's best checkpoint, or None."""
-  steps = [p for p in (pathlib.Path(phase) / "best").glob("*") if p.name.isdigit()]
-  return max(steps, key=lambda p: int(p.name)).absolute() / "default" if steps else None
+  kept = {STATISTICS: best[STATISTICS]} if STATISTICS in best else {}
+  return {"params": best.get("ema", best["params"]), **kept}

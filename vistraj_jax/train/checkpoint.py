@@ -80,21 +80,23 @@ class Checkpoints:
     self._best.close()
 
 
-def load_params(path, like, skip=()):
-  """Returns the parameters of a weights file or a phase folder, checked against `like`.
+def load_variables(path, like, skip=()):
+  """Returns the variables of a weights file or a phase folder, checked against `like`.
+
+  Batch statistics are taken over where the file has them under the same name and shape.
 
   Args:
     path: as `core.trained.load` takes it.
-    like: parameter tree of the network.
+    like: variables of the network: "params" and other collections.
     skip: patterns of parameter names that keep their value of `like` on purpose.
 
   Raises:
     InputError: listing missing, extra and misshapen parameters.
   """
-  found, _ = trained.load(path)
-  found, wanted = weights.flatten(found), weights.flatten(like)
+  variables, _ = trained.load_variables(path)
+  found, wanted = weights.flatten(variables["params"]), weights.flatten(like["params"])
   table = [*((pattern, True) for pattern in skip), (".*", False)]
-  skipped = weights.flatten(rules.match(table, like, "config.init.skip"))
+  skipped = weights.flatten(rules.match(table, like["params"], "config.init.skip"))
   found |= {name: wanted[name] for name, skip_it in skipped.items() if skip_it}
   missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
   misshapen = [
@@ -107,7 +109,19 @@ def load_params(path, like, skip=()):
       f"{path}: does not fit the network of config.model: missing {_short(missing)}, extra "
       f"{_short(extra)}, misshapen {_short(misshapen)}; change config.model or config.init."
     )
-  return weights.unflatten({name: found[name] for name in wanted})
+  params = weights.unflatten({name: found[name] for name in wanted})
+  return {**like, "params": params, **_statistics(variables, like)}
+
+
+def _statistics(variables, like):
+  """Returns {"batch_stats": tree of `like` with what `variables` knows}, or {}."""
+  if trained.STATISTICS not in like:
+    return {}
+  found, wanted = (weights.flatten(tree.get(trained.STATISTICS, {})) for tree in (variables, like))
+  for name in found.keys() & wanted.keys():
+    if found[name].shape == wanted[name].shape:
+      wanted[name] = found[name]
+  return {trained.STATISTICS: weights.unflatten(wanted)}
 
 
 def _short(names):

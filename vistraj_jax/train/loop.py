@@ -144,8 +144,7 @@ class _PhaseRun:
         )
         source, skip = self.previous, ()
       if source:
-        params = checkpoint.load_params(source, variables["params"], skip)
-        variables = {**variables, "params": params}
+        variables = checkpoint.load_variables(source, variables, skip)
     # Phases draw different numbers, and the same ones when run alone.
     rng = jax.random.fold_in(rng, sum(map(ord, phase.name)))
     return state.create(variables, tx, rng, config.ema_decay), tx
