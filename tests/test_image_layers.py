@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vistraj_jax.nn import image_layers
+from vistraj_jax.nn import image_layers, winograd
 
 
 def _normal(*shape):
@@ -72,3 +72,15 @@ def test_pooling():
     image_layers.average_pool(x, 2)[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]]
   )
   np.testing.assert_array_equal(image_layers.max_pool(x - 20)[0, ..., 0], [[-15, -13], [-7, -5]])
+
+
+@pytest.mark.parametrize("size", [(80, 80), (61, 109)])
+def test_tiled_convolution_of_large_images(size):
+  x, kernel = _normal(1, *size, 64), _normal(3, 3, 64, 64) / 24
+  assert winograd.pays(x.shape, kernel.shape, x.dtype)
+  got = jax.jit(winograd.convolve)(x, kernel)
+  want = jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+  assert np.abs(got - want).max() < 4e-5 * np.abs(want).max()
+  np.testing.assert_array_equal(image_layers.convolve(x, kernel).shape, want.shape)

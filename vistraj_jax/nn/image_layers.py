@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vistraj_jax.nn import winograd
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -94,13 +96,19 @@ def _convolve(x, kernel, stride):
   )
 
 
+def _direct_or_tiled(x, kernel, stride):
+  if stride == 1 and kernel.shape[0] == 3 and winograd.pays(x.shape, kernel.shape, x.dtype):
+    return winograd.convolve(x, kernel)
+  return _convolve(x, kernel, stride)
+
+
 # Inside loops XLA leaves the gradients of a convolution in layouts for which a CPU has only a slow
 # path: 20 times slower. Here they are convolutions in the layout of the forward pass.
-_convolve_on_cpu = jax.custom_vjp(_convolve, nondiff_argnums=(2,))
+_convolve_on_cpu = jax.custom_vjp(_direct_or_tiled, nondiff_argnums=(2,))
 
 
 def _forward(x, kernel, stride):
-  return _convolve(x, kernel, stride), (x, kernel)
+  return _direct_or_tiled(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride, saved, gradient):
