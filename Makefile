@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/lock-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 MOTIONS := identity constant_velocity kalman
 
-.PHONY: run test venv lock
+.PHONY: run test test-slow venv lock
 
 run: venv
 	$(BIN)/python -m launch.prepare world --out $(RUN)/nuscenes --sweeps test --processes 2
@@ -28,6 +28,10 @@ test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2
+
+# The large networks' tests too; half an hour on 2 cores.
+test-slow: venv
+	$(BIN)/python -m pytest -m ""
 
 venv: $(BIN)/.complete
 

@@ -18,6 +18,8 @@ from vistraj_jax.metrics import regression
 from vistraj_jax.models.two_stream import baselines, network, policy, preprocess, probes
 from vistraj_jax.train import optim, phases
 
+pytestmark = pytest.mark.slow  # minutes on 2 cores; `make test-slow`
+
 load = functools.partial(golden_cases.load, "two_stream")
 IMAGE = {"rtol": 1e-5, "atol": 5e-6}
 

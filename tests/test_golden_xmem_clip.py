@@ -11,6 +11,8 @@ from xmem_cases import check, jit, last, unit
 
 from vistraj_jax.models.xmem import clip, pooling, schedule, settings
 
+pytestmark = pytest.mark.slow  # minutes on 2 cores; `make test-slow`
+
 
 def _frames(T, *size):
   return last(unit("base", 1, 3, *size) + 0.5 * unit("frames", T, 3, *size))

@@ -5,12 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import xmem_cases
 from xmem_cases import check, jit, last, unit
 
 from vistraj_jax.convert import xmem as converter
 from vistraj_jax.losses import masks as losses
 from vistraj_jax.models.xmem import aggregate, clip, schedule, settings
+
+pytestmark = pytest.mark.slow  # minutes on 2 cores; `make test-slow`
 
 
 def test_losses():

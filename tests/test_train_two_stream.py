@@ -13,6 +13,8 @@ from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.data import pipeline, records, two_stream
 from vistraj_jax.tasks import two_stream as task_lib
 
+pytestmark = pytest.mark.slow  # minutes on 2 cores; `make test-slow`
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -13,6 +13,8 @@ from vistraj_jax.core import checks, weights
 from vistraj_jax.models.two_stream import baselines, decoders, network, policy, settings
 from vistraj_jax.nn import dropout, initializers
 
+pytestmark = pytest.mark.slow  # minutes on 2 cores; `make test-slow`
+
 TINY = {"embed_dim": 16, "depth": 4, "num_heads": 2, "num_stages": 2}
 
 
