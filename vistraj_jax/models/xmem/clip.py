@@ -62,6 +62,11 @@ def padded_size(size):
   return tuple(-(-side // STRIDE) * STRIDE for side in size)
 
 
+def pad(x):
+  """[..., H, W, C] -> multiples of 16, zeros around."""
+  return jnp.pad(x, [*[(0, 0)] * (x.ndim - 3), *_margins(x.shape[-3:-1]), (0, 0)])
+
+
 def init_state(model, settings, size, num_objects, batch=1, slots=None, num_long=None):
   """Returns the state before the first frame.
 
@@ -269,11 +274,6 @@ def _margins(size):
   return [
     ((p - s) // 2, p - s - (p - s) // 2) for s, p in zip(size, padded_size(size), strict=True)
   ]
-
-
-def pad(x):
-  """[..., H, W, C] -> multiples of 16, zeros around."""
-  return jnp.pad(x, [*[(0, 0)] * (x.ndim - 3), *_margins(x.shape[-3:-1]), (0, 0)])
 
 
 def _crop(frame, size):
