@@ -84,6 +84,24 @@ def decode(data, spec, where="example"):
   return values
 
 
+def places(payload, values):
+  """Where the values of a bytes field lie in a serialized Example, so that one can be read alone.
+
+  Args:
+    payload: bytes of the Example.
+    values: list of bytes of the field, as `decode` returns it.
+
+  Returns:
+    int64 [N, 2]: first byte and length of each.
+  """
+  table, position = [], 0
+  for value in values:  # they are serialized in order
+    position = payload.index(value, position)
+    table.append((position, len(value)))
+    position += len(value)
+  return np.array(table, np.int64).reshape(-1, 2)
+
+
 def write_tfds_metadata(root, spec, splits, description):
   """Writes the JSON files by which `tfds.builder_from_directory(root)` opens the shards there.
 

@@ -49,6 +49,30 @@ def encode(image):
   return simplejpeg.encode_jpeg(image, quality=QUALITY, colorsubsampling="444")
 
 
+def decode_png(data, where="image"):
+  """Returns uint8 [H, W, 3], red, green, blue, or [H, W] of the bytes of a PNG or the like.
+
+  Raises:
+    InputError: the bytes are no image, or a damaged one.
+  """
+  import cv2
+
+  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
+  checks.require(
+    image is not None, f"{where}: the image is damaged; copy or prepare the file again."
+  )
+  return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def encode_png(image):
+  """Returns the PNG bytes, which keep every value, of uint8 [H, W, 3] or [H, W]."""
+  import cv2
+
+  image = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+  _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+  return data.tobytes()
+
+
 def size_of(data, where="image"):
   """Returns (height, width) of a JPEG from its header.
 

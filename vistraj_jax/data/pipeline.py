@@ -21,6 +21,7 @@ from vistraj_jax.core import checks
 
 # Name in config.data.pipeline -> module, imported on use.
 PIPELINES = {
+  "future_video": "vistraj_jax.data.future_video",
   "trackssm": "vistraj_jax.data.trackssm",
   "two_stream": "vistraj_jax.data.two_stream",
   "waymo_e2e": "vistraj_jax.data.waymo_e2e",

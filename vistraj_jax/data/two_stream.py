@@ -92,12 +92,7 @@ class Trajectories:
       len(frames) == self.lengths[i],
       f"{where} has {len(frames)} frames, {STATISTICS} says {self.lengths[i]}; prepare it again.",
     )
-    table, position = [], 0
-    for frame in frames:  # they are serialized in order
-      position = payload.index(frame, position)
-      table.append((position, len(frame)))
-      position += len(frame)
-    return np.array(table, np.int64).reshape(-1, 2)
+    return example.places(payload, frames)
 
 
 @dataclasses.dataclass
