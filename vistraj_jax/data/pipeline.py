@@ -25,6 +25,7 @@ PIPELINES = {
   "trackssm": "vistraj_jax.data.trackssm",
   "two_stream": "vistraj_jax.data.two_stream",
   "waymo_e2e": "vistraj_jax.data.waymo_e2e",
+  "xmem": "vistraj_jax.data.xmem",
 }
 
 
