@@ -10,22 +10,14 @@ records have their own files: benchmarks/{tracker,track_scores,records}.py.
 """
 
 import json
-import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 
+from benchmarks import measure
 from launch import command_line
 from vistraj_jax.core import files
-
-ALLOCATOR = {
-  "MALLOC_MMAP_THRESHOLD_": "1073741824",
-  "MALLOC_TRIM_THRESHOLD_": "2147483647",
-  "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 def main(arguments=None):
@@ -43,11 +35,13 @@ def main(arguments=None):
   ours = {}
   for part in PARTS:
     command = (sys.executable, "-m", "benchmarks.trackssm", "--part", part, "--repeats", repeats)
-    ours |= _run(*command)
+    ours |= measure.run(*command)
   found = {"vistraj_jax": ours}
   if args.torch_python:
     for how in ("eager", "compile"):
-      found[f"torch {how}"] = _run(args.torch_python, "benchmarks/trackssm_torch.py", repeats, how)
+      found[f"torch {how}"] = measure.run(
+        args.torch_python, "benchmarks/trackssm_torch.py", repeats, how
+      )
   names = ("forward_64_ms", "forward_256_ms", "step_512_ms", "peak_gb")
   print("".join(f"{name:>18s}" for name in ("", *names)))
   for who, row in found.items():
@@ -62,12 +56,6 @@ def main(arguments=None):
     report = {"processor": platform.processor() or platform.machine(), "rows": found}
     files.write_text(args.out, json.dumps(report, indent=2) + "\n")
   return 0
-
-
-def _run(*command):
-  environment = {**os.environ, **ALLOCATOR}
-  done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-  return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _task():
@@ -110,8 +98,7 @@ def _frozen(repeats):
 
 def _training(repeats):
   milliseconds, compile_s = _step(repeats, 1)
-  peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-  return {"step_512_ms": milliseconds, "compile_s": compile_s, "peak_gb": peak_gb}
+  return {"step_512_ms": milliseconds, "compile_s": compile_s, "peak_gb": measure.peak_gb()}
 
 
 def _step(repeats, number):
@@ -175,13 +162,7 @@ def _pipeline_rate():
 
 
 def _median_ms(function, repeats):
-  function()
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    function()
-    times.append(1e3 * (time.perf_counter() - start))
-  return statistics.median(times)
+  return 1e3 * statistics.median(measure.times(function, repeats))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """The TrackSSM network written plainly in torch.nn, timed: the peer of benchmarks/trackssm.py.
 
-Needs only torch; run by `python -m benchmarks.trackssm --torch_python PYTHON`, prints JSON.
+Run by `python -m benchmarks.trackssm --torch_python PYTHON`, prints JSON.
 """
 
 import json
 import math
-import resource
 import statistics
 import sys
-import time
 
+import measure
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -118,13 +117,7 @@ def loss_of(boxes, last, target):
 
 def median_ms(function, repeats):
   """Median wall time after two warm-up calls, ms."""
-  times = []
-  for i in range(repeats + 2):
-    start = time.perf_counter()
-    function()
-    if i > 1:
-      times.append(1e3 * (time.perf_counter() - start))
-  return statistics.median(times)
+  return 1e3 * statistics.median(measure.times(function, repeats, warm=2))
 
 
 def main(repeats, compiled):
@@ -150,7 +143,7 @@ def main(repeats, compiled):
   for size in (64, 256):
     out[f"forward_{size}_ms"] = median_ms(lambda size=size: forward(size), 3 * repeats)
   out["step_512_ms"] = median_ms(lambda: step(512), repeats)
-  out["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+  out["peak_gb"] = measure.peak_gb()
   print(json.dumps(out))
 
 

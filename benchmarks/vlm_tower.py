@@ -8,22 +8,15 @@ network in plain torch.nn with its fused attention; without --torch_python only 
 """
 
 import json
-import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 
+from benchmarks import measure
 from launch import command_line
 from vistraj_jax.core import files
 
-ALLOCATOR = {
-  "MALLOC_MMAP_THRESHOLD_": "1073741824",
-  "MALLOC_TRIM_THRESHOLD_": "2147483647",
-  "MALLOC_TOP_PAD_": "268435456",
-}
 GFLOP = 666.4  # of one image
 
 
@@ -41,9 +34,9 @@ def main(arguments=None):
     return 0
   numbers = [str(args.repeats), str(args.batch)]
   ours = [sys.executable, "-m", "benchmarks.vlm_tower", "--ours"]
-  found = {"vistraj_jax": _run(*ours, "--repeats", numbers[0], "--batch", numbers[1])}
+  found = {"vistraj_jax": measure.run(*ours, "--repeats", numbers[0], "--batch", numbers[1])}
   if args.torch_python:
-    found["torch"] = _run(args.torch_python, "benchmarks/vlm_tower_torch.py", *numbers)
+    found["torch"] = measure.run(args.torch_python, "benchmarks/vlm_tower_torch.py", *numbers)
   print(f"{'':12s}{'median':>12s}{'fastest':>12s}{'rate':>16s}{'peak memory':>14s}")
   for who, row in found.items():
     print(
@@ -61,12 +54,6 @@ def main(arguments=None):
   return 0
 
 
-def _run(*command):
-  environment = {**os.environ, **ALLOCATOR}
-  done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-  return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def _ours(repeats, batch):
   import jax
   import numpy as np
@@ -82,19 +69,14 @@ def _ours(repeats, batch):
   start = time.perf_counter()
   call = lowered.compile()
   compile_s = time.perf_counter() - start
-  call(params, images).block_until_ready()
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    call(params, images).block_until_ready()
-    times.append(time.perf_counter() - start)
+  times = measure.times(lambda: call(params, images).block_until_ready(), repeats)
   return {
     "parameters": sum(x.size for x in jax.tree.leaves(params)),
     "s_per_image": statistics.median(times) / batch,
     "fastest_s_per_image": min(times) / batch,
     "trace_s": trace_s,
     "compile_s": compile_s,
-    "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    "peak_gb": measure.peak_gb(),
     "jax": jax.__version__,
   }
 

@@ -1,14 +1,13 @@
 """The SigLIP so400m tower written plainly in torch.nn, timed: the peer of benchmarks/vlm_tower.py.
 
-Needs only torch; run by `python -m benchmarks.vlm_tower --torch_python PYTHON`, prints JSON.
+Run by `python -m benchmarks.vlm_tower --torch_python PYTHON`, prints JSON.
 """
 
 import json
-import resource
 import statistics
 import sys
-import time
 
+import measure
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -57,17 +56,12 @@ def main(repeats, batch):
   def one():
     tower((images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5)
 
-  one()
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    one()
-    times.append(time.perf_counter() - start)
+  times = measure.times(one, repeats)
   out = {
     "parameters": sum(p.numel() for p in tower.parameters()),
     "s_per_image": statistics.median(times) / batch,
     "fastest_s_per_image": min(times) / batch,
-    "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    "peak_gb": measure.peak_gb(),
     "torch": torch.__version__,
   }
   print(json.dumps(out))
