@@ -43,7 +43,7 @@ def test_scene_and_its_file(root, tmp_path):
   again = scenes.load(path, ["CAM_FRONT_LEFT"])
   assert list(again.cameras) == ["CAM_FRONT_LEFT"] and list(scenes.load(path).cameras)
   for field in dataclasses.fields(scenes.Scene):
-    if field.name != "cameras":
+    if field.name not in ("cameras", "lidar"):
       np.testing.assert_array_equal(getattr(again, field.name), getattr(scene, field.name))
   for field in dataclasses.fields(scenes.Camera):
     value = getattr(again.cameras["CAM_FRONT_LEFT"], field.name)
@@ -63,6 +63,7 @@ def test_frames_lie_over_the_nearest_images():
     ego_pose=None,
     is_keyframe=np.array([True, False, True, True]),
     file=None,
+    token=None,
   )
   nearest, time = camera.frames(4)
   np.testing.assert_allclose(time, [0, 0.125, 0.25, 0.375, 0.5, 0.65, 0.8, 0.95, 1.1])
@@ -181,7 +182,7 @@ def test_damaged_tables(root, table, text, sentence):
       False,
       r"CAM_FRONT has images of keyframes \[1, 2\] where 0 to 2",
     ),
-    ("sample_data", "width", 10, r"CAM_FRONT has 1 calibrations and the image sizes .*\(10, 900\)"),
+    ("sample_data", "width", 10, r"CAM_FRONT has the image sizes .*\(10, 900\)"),
     ("calibrated_sensor", "sensor_token", "x", "sensor_token 'x' points to no record of sensor;"),
     ("ego_pose", "rotation", "north", "ego_pose .*: rotation is north; a quaternion"),
     (

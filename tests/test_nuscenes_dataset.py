@@ -121,10 +121,12 @@ def _still_scene():
     ego_pose=ego,
     is_keyframe=np.array([True, *[False] * 5, True]),
     file=np.array([f"{i}.jpg" for i in range(7)]),
+    token=np.array([f"{i}" for i in range(7)]),
   )
   n = 2
   return tracks.scenes.Scene(
     name="scene-0001",
+    sample=np.array(["first", "second"]),
     time=np.array([0, 0.5]),
     keyframe=np.arange(n),
     instance=np.array(["a"] * n),
@@ -361,11 +363,11 @@ def test_an_interrupted_extraction_goes_on(root, tmp_path, monkeypatch):
   read = database.Database.scene
   names = []
 
-  def interrupted(self, name):
+  def interrupted(self, name, lidar):
     names.append(name)
     if len(names) == 2:
       raise KeyboardInterrupt
-    return read(self, name)
+    return read(self, name, lidar)
 
   monkeypatch.setattr(database.Database, "scene", interrupted)
   with pytest.raises(KeyboardInterrupt):

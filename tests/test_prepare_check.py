@@ -42,6 +42,7 @@ def _camera(keyframes=KEYFRAMES):
     ego_pose=np.zeros((n, 7)),
     is_keyframe=np.array(is_keyframe),
     file=np.array(files),
+    token=np.array(files),
   )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vistraj_jax.core import checks
 from vistraj_jax.prepare.nuscenes import boxes, devkit_tables
-from vistraj_jax.prepare.nuscenes.scene import Camera, Scene
+from vistraj_jax.prepare.nuscenes.scene import Camera, Lidar, Scene
 
 CAMERAS = (
   "CAM_FRONT",
@@ -20,6 +20,7 @@ CAMERAS = (
   "CAM_BACK_LEFT",
   "CAM_BACK_RIGHT",
 )
+LIDAR = "LIDAR_TOP"
 _VISIBILITY = {"": 0, "1": 1, "2": 2, "3": 3, "4": 4}
 # What is allowed of a field beside finite numbers: words, and a function of [N, width] -> bool [N].
 _WHOLE = ("1 whole number above 0", lambda v: ((v > 0) & (v == np.floor(v))).all(-1))
@@ -64,25 +65,27 @@ class Database:
       self._scenes[name] = record
     self.names = sorted(self._scenes)
     self._images = {}
+    self._sweeps = {}
     self._damage = {}  # scene token -> sentence
     self.strays = []
     self._find_strays()
 
-  def scene(self, name):
-    """Returns one scene.
+  def scene(self, name, lidar=False):
+    """Returns one scene, with the sweeps of the LiDAR if asked for.
 
     Raises:
       InputError: no such scene; a token points nowhere; a value is missing or no finite number; a
-        category is unknown; a keyframe has no image. Names scene, table, record and value.
+        category is unknown; a keyframe has no image, or no sweep. Names scene, table, record and
+        value.
     """
     near = checks.nearest(name, self.names)
     checks.require(name in self._scenes, f"{self._folder}: holds no {name!r}; nearest: {near}.")
     try:
-      return self._scene(name, self._scenes[name])
+      return self._scene(name, self._scenes[name], lidar)
     except KeyError as error:
       raise checks.InputError(f"{name}: a record lacks the field {error}; {_REMEDY}.") from error
 
-  def _scene(self, name, record):
+  def _scene(self, name, record, lidar):
     if record["token"] in self._damage:
       raise checks.InputError(self._damage[record["token"]])
     samples = self._samples(name, record)
@@ -103,6 +106,7 @@ class Database:
     )
     return Scene(
       name=name,
+      sample=np.array([sample["token"] for sample in samples], np.str_),
       time=time / 1e6,
       keyframe=np.array([k for k, _ in annotations], np.int64),
       instance=np.array([r["instance_token"] for r in records], np.str_),
@@ -112,6 +116,7 @@ class Database:
       rotation=rotation,
       visibility=np.array([self._visibility(name, r) for r in records], np.int64),
       cameras=self._cameras(name, samples),
+      lidar=self._lidar(name, samples) if lidar else None,
     )
 
   def _samples(self, name, record):
@@ -157,37 +162,59 @@ class Database:
     }
 
   def _camera(self, name, camera, images, count):
-    time = self._numbers(name, "sample_data", [record for _, record in images], "timestamp")
-    images = [images[i] for i in np.argsort(time, kind="stable")]
-    records = [record for _, record in images]
-    keyframes = [k for k, record in images if record["is_key_frame"]]
-    checks.require(
-      keyframes == list(range(count)),
-      f"{name}: {camera} has images of keyframes {keyframes[:50]} where 0 to {count - 1}, each "
-      f"once and in order of time, are wanted; {_REMEDY}.",
-    )
-    calibrations = {record["calibrated_sensor_token"] for record in records}
+    records, calibration, fields = self._sensor(name, camera, images, count, "images")
     sides = [self._numbers(name, "sample_data", records, side) for side in ("width", "height")]
     sizes = {(int(width), int(height)) for width, height in zip(*sides, strict=True)}
     checks.require(
-      len(calibrations) == 1 and len(sizes) == 1,
-      f"{name}: {camera} has {len(calibrations)} calibrations and the image sizes {sorted(sizes)}; "
-      f"one of each is wanted; {_REMEDY}.",
+      len(sizes) == 1,
+      f"{name}: {camera} has the image sizes {sorted(sizes)}; one is wanted; {_REMEDY}.",
+    )
+    intrinsic = self._numbers(name, "calibrated_sensor", [calibration], "camera_intrinsic", 9)
+    return Camera(intrinsic=intrinsic.reshape(3, 3), image_size=sizes.pop(), **fields)
+
+  def _lidar(self, name, samples):
+    sweeps = [
+      (k, record)
+      for k, sample in enumerate(samples)
+      for record in self._sweeps.get(sample["token"], ())
+      if record["channel"] == LIDAR
+    ]
+    checks.require(sweeps, f"{name}: holds no sweep of {LIDAR}; {_REMEDY}.")
+    return Lidar(**self._sensor(name, LIDAR, sweeps, len(samples), "sweeps")[2])
+
+  def _sensor(self, name, channel, data, count, what):
+    """Sorts the sample_data [(keyframe, record)] of one sensor by time.
+
+    Returns:
+      (records, the calibration, {field of `Camera` and `Lidar`: value}).
+    """
+    time = self._numbers(name, "sample_data", [record for _, record in data], "timestamp")
+    data = [data[i] for i in np.argsort(time, kind="stable")]
+    records = [record for _, record in data]
+    keyframes = [k for k, record in data if record["is_key_frame"]]
+    checks.require(
+      keyframes == list(range(count)),
+      f"{name}: {channel} has {what} of keyframes {keyframes[:50]} where 0 to {count - 1}, each "
+      f"once and in order of time, are wanted; {_REMEDY}.",
+    )
+    calibrations = {record["calibrated_sensor_token"] for record in records}
+    checks.require(
+      len(calibrations) == 1,
+      f"{name}: {channel} has {len(calibrations)} calibrations; one is wanted; {_REMEDY}.",
     )
     calibration = self._follow(
       name, "sample_data", records[0], "calibrated_sensor_token", "calibrated_sensor"
     )
-    intrinsic = self._numbers(name, "calibrated_sensor", [calibration], "camera_intrinsic", 9)
     egos = [self._follow(name, "sample_data", r, "ego_pose_token", "ego_pose") for r in records]
-    return Camera(
-      sensor_pose=self._poses(name, "calibrated_sensor", [calibration])[0],
-      intrinsic=intrinsic.reshape(3, 3),
-      image_size=sizes.pop(),
-      time=np.sort(time) / 1e6,
-      ego_pose=self._poses(name, "ego_pose", egos),
-      is_keyframe=np.array([record["is_key_frame"] for record in records], bool),
-      file=np.array([self._filename(name, record) for record in records], np.str_),
-    )
+    fields = {
+      "sensor_pose": self._poses(name, "calibrated_sensor", [calibration])[0],
+      "time": np.sort(time) / 1e6,
+      "ego_pose": self._poses(name, "ego_pose", egos),
+      "is_keyframe": np.array([record["is_key_frame"] for record in records], bool),
+      "file": np.array([self._filename(name, record) for record in records], np.str_),
+      "token": np.array([record["token"] for record in records], np.str_),
+    }
+    return records, calibration, fields
 
   def _category(self, name, annotation):
     instance = self._follow(name, "sample_annotation", annotation, "instance_token", "instance")
@@ -263,7 +290,7 @@ class Database:
     return True
 
   def _find_strays(self):
-    """Groups camera images by keyframe; finds the scenes of records whose tokens are wrong."""
+    """Groups images and sweeps by keyframe; finds the scenes of records whose tokens are wrong."""
     for table in ("sample_data", "sample_annotation"):
       for record in getattr(self._tables, table):
         if not self._has("sample", record["sample_token"]):
@@ -272,6 +299,8 @@ class Database:
           self._damaged(table, record, self._no_sensor(record))
         elif table == "sample_data" and record["sensor_modality"] == "camera":
           self._images.setdefault(record["sample_token"], []).append(record)
+        elif table == "sample_data" and record["sensor_modality"] == "lidar":
+          self._sweeps.setdefault(record["sample_token"], []).append(record)
 
   def _damaged(self, table, record, sentence):
     scene = self._scene_of(table, record)

@@ -4,19 +4,19 @@ The tables are opened once and taken apart into one file per scene. Then they ar
 every scene-camera is a unit of work of `prepare.runner`.
 """
 
-import collections
-import gc
-import json
-import os
 import pathlib
 
 from vistraj_jax.core import checks, files
 from vistraj_jax.data import trackssm
 from vistraj_jax.prepare import runner
-from vistraj_jax.prepare.nuscenes import database, devkit_tables, report, splits, tracks
-from vistraj_jax.prepare.nuscenes import scene as scenes
-
-_EXTRACTED = "scenes.json"  # written when all scenes are in the folder of parts
+from vistraj_jax.prepare.nuscenes import (
+  database,
+  devkit_tables,
+  extract,
+  report,
+  splits,
+  tracks,
+)
 
 
 def prepare(
@@ -86,31 +86,27 @@ def prepare(
     "images": images,
     "keep_going": keep_going,
   }
-  extracted = {}
+  left_out = {}
 
   def units(parts):
-    if not (parts / _EXTRACTED).is_file():
-      opened = database.Database(dataroot, version)
-      chosen = _choose(opened, wanted, bool(split), f"{dataroot / version}")
-      require = _Requirements(cameras, conversion, dataroot if images else None)
-      skipped = _extract(opened, chosen, require, parts, keep_going)
-      files.write_text(parts / _EXTRACTED, json.dumps({"scenes": chosen, "skipped": skipped}))
-      del opened
-      gc.collect()  # the tables hold each other; workers want the memory
-    extracted.update(json.loads((parts / _EXTRACTED).read_text()))
-    skipped = extracted["skipped"]
-    checks.require(
-      any(set(names) - skipped.keys() for names in extracted["scenes"].values()),
-      f"{dataroot / version}: every scene is bad; the first: {next(iter(skipped.values()), '')}",
+    chosen, skipped = extract.extract(
+      parts,
+      dataroot,
+      version,
+      wanted,
+      named=bool(split),
+      require=_Requirements(cameras, conversion, dataroot if images else None),
+      keep_going=keep_going,
     )
+    left_out.update(skipped)
     shown = dataroot if images else None
     return [
       runner.Unit(
         name,
         f"{scene}_{camera}",
-        (_scene_file(parts, scene), camera, conversion, out / name, shown, detections),
+        (extract.scene_file(parts, scene), camera, conversion, out / name, shown, detections),
       )
-      for name, names in extracted["scenes"].items()
+      for name, names in chosen.items()
       for scene in names
       if scene not in skipped
       for camera in cameras
@@ -124,7 +120,7 @@ def prepare(
     settings=settings,
     units=units,
     work=tracks.convert,
-    summarize=lambda results: report.summarize(results, extracted["skipped"]),
+    summarize=lambda results: report.summarize(results, left_out),
     processes=processes,
     beam=beam,
   )
@@ -150,52 +146,6 @@ def _conversion(target_fps, min_visibility, clip, interpolation, official_pedest
   )
 
 
-def _choose(opened, wanted, named, folder):
-  """Returns {split: scene names that the database holds}; splits that were named may not be empty.
-
-  Raises:
-    InputError: nothing there for a split that was named, or for any.
-  """
-  held = set(opened.names)
-  chosen = {split: [name for name in names if name in held] for split, names in wanted.items()}
-  for split, names in chosen.items():
-    checks.require(
-      names or not named,
-      f"--split: {folder} holds none of the {len(wanted[split])} scenes of {split!r}; it holds "
-      f"{opened.names[:5]}{' and others' if len(held) > 5 else ''}.",
-    )
-  checks.require(
-    any(chosen.values()),
-    f"{folder}: holds no scene of the official splits, but {opened.names[:5]}; scenes need their "
-    "official names.",
-  )
-  return {split: names for split, names in chosen.items() if names}
-
-
-def _extract(opened, chosen, require, parts, keep_going):
-  """Writes one file per scene into `parts`; returns {what was skipped: sentence}."""
-  import tqdm
-
-  skipped = {}
-  for number, sentence in enumerate(opened.strays, 1):
-    checks.require(keep_going, sentence)
-    skipped[f"record of no scene {number}"] = sentence
-  names = dict.fromkeys(name for names in chosen.values() for name in names)
-  for name in tqdm.tqdm(names, desc="scenes"):
-    if _scene_file(parts, name).is_file():
-      continue
-    try:
-      scene = opened.scene(name)
-      require(scene)
-    except checks.InputError as error:
-      if not keep_going:
-        raise
-      skipped[name] = str(error)
-    else:
-      scenes.save(_scene_file(parts, name), scene)
-  return skipped
-
-
 class _Requirements:
   """What a scene needs beside sound tables: the cameras, sweeps for poses, images to link."""
 
@@ -203,7 +153,7 @@ class _Requirements:
     self._cameras = cameras
     self._sweeps = conversion.interpolation == "pose3d" and conversion.frames_per_keyframe > 1
     self._images = images
-    self._listed = collections.defaultdict(dict)  # folder -> its files
+    self._listing = extract.Listing()
 
   def __call__(self, scene):
     for name in self._cameras:
@@ -221,20 +171,9 @@ class _Requirements:
         self._require_images(scene, name, camera)
 
   def _require_images(self, scene, name, camera):
-    missing = [file for file in camera.file.tolist() if not self._exists(self._images / file)]
+    missing = self._listing.missing([self._images / file for file in camera.file.tolist()])
     checks.require(
       not missing,
       f"{scene.name}: {len(missing)} of {len(camera.file)} images of {name} are missing, the first "
-      f"is {self._images / (missing or [''])[0]}; complete the folder, or leave --images out.",
+      f"is {(missing or [''])[0]}; complete the folder, or leave --images out.",
     )
-
-  def _exists(self, path):
-    # Folders are listed once: asking for a million files takes long on a shared file system.
-    folder = path.parent
-    if folder not in self._listed:
-      self._listed[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-    return path.name in self._listed[folder]
-
-
-def _scene_file(parts, name):
-  return parts / f"{name}.npz"
