@@ -18,6 +18,7 @@ from launch import (
   command_line,
   prepare_check,
   prepare_frame_pairs,
+  prepare_future_video,
   prepare_nuscenes,
   prepare_waymo,
   prepare_world,
@@ -181,6 +182,14 @@ def _video(args):
   prepare_frame_pairs.video(args, _runner_options(args))
 
 
+def _future_video(args):
+  prepare_future_video.future_video(args, _runner_options(args))
+
+
+def _generated_videos(args):
+  prepare_future_video.generated_videos(args, _runner_options(args))
+
+
 def _libero(args):
   prepare_frame_pairs.libero(args, _runner_options(args))
 
@@ -234,6 +243,19 @@ _COMMANDS = {
     "Converts videos to trajectory records.",
     (prepare_frame_pairs.video_arguments, _output_arguments, _runner_arguments),
     _video,
+  ),
+  "future_video": (
+    "videos, image folders and arrays for future prediction",
+    "Converts videos, folders of images and arrays to video records, with masks where known.",
+    (prepare_future_video.future_video_arguments, _output_arguments, _runner_arguments),
+    _future_video,
+  ),
+  "generated_videos": (
+    "generated videos of moving objects",
+    "Writes generated videos as arrays, a --source of future_video: discs, curves, motions, with "
+    "or without clutter, with masks and centres.",
+    (prepare_future_video.generated_videos_arguments, _output_arguments, _runner_arguments),
+    _generated_videos,
   ),
   "libero": (
     "LIBERO demonstrations",
