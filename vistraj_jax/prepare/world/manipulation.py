@@ -51,6 +51,7 @@ class Settings:
     moving_camera: whether "agentview" moves slowly through the room; otherwise it stands still.
     rate: Hz, steps a second.
     seconds: after which an episode ends.
+    spread: how far scenes of a task differ, 0..1: from 0, always the same places, to 1, anywhere.
     noise: standard deviation of what the hand does beside the action, in units of an action.
   """
 
@@ -60,6 +61,7 @@ class Settings:
   moving_camera: bool = False
   rate: float = 20.0
   seconds: float = 15.0
+  spread: float = 1.0
   noise: float = 0.1
 
   def __post_init__(self):
@@ -70,6 +72,7 @@ class Settings:
       ("size", 16, 1024),
       ("rate", 2, 60),
       ("seconds", 1, 600),
+      ("spread", 0, 1),
       ("noise", 0, 1),
     ):
       value = getattr(self, name)
@@ -103,7 +106,7 @@ class Environment:
     number = int(rng.integers(len(TASKS)))
     self.instruction = self.settings.task or TASKS[number]
     self.block, self.square = divmod(TASKS.index(self.instruction), len(view.SQUARES))
-    self.squares, self.blocks = _scene(rng, self.block, self.square)
+    self.squares, self.blocks = _scene(rng, self.block, self.square, self.settings.spread)
     x, y = (rng.uniform(*limits) for limits in ((0.28, 0.42), (-0.12, 0.12)))
     self.hand = np.array([x, y, rng.uniform(0.12, 0.18), rng.uniform(-0.4, 0.4), 0.0])
     self._sway = _Sway(np.random.default_rng((seed, 2)))
@@ -213,20 +216,21 @@ class _Sway:
     return view.looking(_VIEW + self._start + waves[:3], target, waves[5])
 
 
-def _scene(rng, block, square):
+def _scene(rng, block, square, spread):
   """Draws squares [S, 2] and blocks [K, 3] so that the task can be done: its way is free."""
+  # The middle of a task's scenes is a scene by itself, drawn by the task's number.
+  middle = (0.0, 0.0)
+  if spread < 1:
+    middle = _scene(np.random.default_rng((block, square)), block, square, 1.0)
   low, high = np.array(_BLOCKS_WITHIN).T
   while True:
     squares = rng.uniform(low, high, (len(view.SQUARES), 2))
-    blocks = np.concatenate(
-      [
-        rng.uniform(low, high, (len(view.BLOCKS), 2)),
-        rng.uniform(-np.pi / 4, np.pi / 4, (len(view.BLOCKS), 1)),
-      ],
-      1,
-    )
-    if _is_fair(squares, blocks, block, square):
-      return squares, blocks
+    places = rng.uniform(low, high, (len(view.BLOCKS), 2))
+    yaw = rng.uniform(-np.pi / 4, np.pi / 4, (len(view.BLOCKS), 1))
+    scene = squares, np.concatenate([places, yaw], 1)
+    scene = tuple(spread * x + (1 - spread) * m for x, m in zip(scene, middle, strict=True))
+    if _is_fair(*scene, block, square):
+      return scene
 
 
 def _is_fair(squares, blocks, block, square):

@@ -25,7 +25,7 @@ class Demonstration:
   Attributes:
     instruction: text.
     seed: of `Environment.reset`.
-    rate: Hz.
+    rate: Hz, of rows.
     frames: {camera: uint8 [T, S, S, 3]}.
     viewpoints: T `manipulation_view.Viewpoint` of "agentview".
     actions: float32 [T, 7].
@@ -88,13 +88,14 @@ def act(environment, haste=0.7):
   return action
 
 
-def demonstrate(settings, seed, cameras=("agentview",)):
+def demonstrate(settings, seed, cameras=("agentview",), every=1):
   """Returns the `Demonstration` of a seed, or None where the expert fails.
 
   Args:
     settings: `manipulation.Settings`.
     seed: int.
     cameras: whose frames are kept, of `manipulation.CAMERAS`.
+    every: keep every so many-th step.
   """
   environment = manipulation.Environment(settings)
   environment.reset(seed)
@@ -104,13 +105,14 @@ def demonstrate(settings, seed, cameras=("agentview",)):
   done = False
   while not done:
     action = act(environment, haste).astype(np.float32)
-    for camera in cameras:
-      frames[camera].append(environment.frame(camera))
-    rows["viewpoints"].append(environment.viewpoint())
-    rows["actions"].append(action)
-    rows["hand"].append(environment.hand)
-    rows["joints"].append(environment.joints())
-    rows["blocks"].append(environment.blocks)
+    if environment.steps % every == 0:
+      for camera in cameras:
+        frames[camera].append(environment.frame(camera))
+      rows["viewpoints"].append(environment.viewpoint())
+      rows["actions"].append(action)
+      rows["hand"].append(environment.hand)
+      rows["joints"].append(environment.joints())
+      rows["blocks"].append(environment.blocks)
     done, success = environment.advance(action)
   if not success:
     return None
@@ -118,7 +120,7 @@ def demonstrate(settings, seed, cameras=("agentview",)):
   return Demonstration(
     instruction=environment.instruction,
     seed=seed,
-    rate=settings.rate,
+    rate=settings.rate / every,
     frames={camera: np.stack(pictures) for camera, pictures in frames.items()},
     squares=environment.squares,
     **rows,
@@ -126,14 +128,14 @@ def demonstrate(settings, seed, cameras=("agentview",)):
   )
 
 
-def demonstration(settings, seed, cameras=("agentview",)):
-  """Returns the `Demonstration` of the first seed from `seed` on in which the expert succeeds.
+def demonstration(settings, seed, cameras=("agentview",), every=1):
+  """Returns the first success of the expert in episodes that belong to `seed`; see `demonstrate`.
 
   Raises:
     InputError: in none of several: the settings leave it no chance.
   """
   for k in range(_TRIES):
-    found = demonstrate(settings, seed * _TRIES + k, cameras)
+    found = demonstrate(settings, seed * _TRIES + k, cameras, every)
     if found is not None:
       return found
   raise checks.InputError(

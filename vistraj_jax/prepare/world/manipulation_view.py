@@ -107,7 +107,7 @@ def arm_points(hand):
 
 
 class Painter:
-  """Paints frames of one scene: `size` px, `Looks`, squares [S, 2] m, their and the blocks' colours."""
+  """Paints one scene: `size` px, `Looks`, squares [S, 2] m, colours of squares and blocks."""
 
   def __init__(self, size, looks, squares, square_colours, block_colours):
     self._size, self._looks = size, looks
@@ -156,7 +156,7 @@ class Painter:
     image[shaded] = (image[shaded] * _SHADOW).astype(np.uint8)
 
   def _boxes(self, viewpoint, hand, blocks):
-    """Boxes in the order of painting: (centres [N, 3], halves [N, 3], rotations [N, 3, 3]), [N, 3]."""
+    """Boxes in painting order: (centres [N, 3], halves [N, 3], rotations [N, 3, 3]), colours."""
     eye = viewpoint.position[:2]
     height, radius = physics.BLOCK_HEIGHT, physics.FINGER
     tips = physics.fingers(hand)
