@@ -1,8 +1,8 @@
 """Futures from the ego state alone: stand still, constant velocity, acceleration, turn rate.
 
 The past is [..., 16, 6] (x, y, vx, vy, ax, ay at 4 Hz, oldest first; m, m/s, m/s2; ego frame at
-t = 0: x ahead, y to the left). Answers are [..., T, 2] m, 0.25 s apart, the first at 0.25 s. Works
-on any array type with the standard array interface.
+t = 0: x ahead, y to the left). Answers are [..., T, 2] m, `interval` s apart, the first after one
+interval. Works on any array type with the standard array interface.
 """
 
 STEP_SECONDS = 0.25
@@ -16,20 +16,20 @@ def stand_still(past, steps=20):
   return xp.zeros((*past.shape[:-2], steps, 2), dtype=past.dtype)
 
 
-def constant_velocity(past, steps=20):
+def constant_velocity(past, steps=20, interval=STEP_SECONDS):
   """The last velocity goes on."""
-  seconds = _seconds(past, steps)[:, None]
+  seconds = _seconds(past, steps, interval)[:, None]
   return past[..., -1:, :2] + seconds * past[..., -1:, 2:4]
 
 
-def constant_acceleration(past, steps=20):
+def constant_acceleration(past, steps=20, interval=STEP_SECONDS):
   """The last velocity and acceleration vectors go on; a car that comes to a stop stays there."""
-  return _arc(past, steps, turns=False)
+  return _arc(past, steps, interval, turns=False)
 
 
-def constant_turn_rate(past, steps=20):
+def constant_turn_rate(past, steps=20, interval=STEP_SECONDS):
   """The last turn rate and acceleration along the path go on; it never drives backwards."""
-  return _arc(past, steps, turns=True)
+  return _arc(past, steps, interval, turns=True)
 
 
 BASELINES = {
@@ -40,7 +40,7 @@ BASELINES = {
 }
 
 
-def _arc(past, steps, turns):
+def _arc(past, steps, interval, turns):
   """Path of constant acceleration along the path, turning at a constant rate or not at all.
 
   The turn rate is the share of the acceleration across the velocity, over the speed.
@@ -61,8 +61,8 @@ def _arc(past, steps, turns):
     rate = 0 * rate
 
   # Distance driven in each step: exact for constant acceleration, zero after the stop.
-  ends = _seconds(past, steps)
-  starts = ends - STEP_SECONDS
+  ends = _seconds(past, steps, interval)
+  starts = ends - interval
 
   def driven(seconds):
     stop = xp.where(along < 0, speed / xp.where(along < 0, -along, 1 + 0 * along), 1e9 + 0 * along)
@@ -70,13 +70,13 @@ def _arc(past, steps, turns):
     return speed[..., None] * t + 0.5 * along[..., None] * t**2
 
   lengths = driven(ends) - driven(starts)
-  heading = rate[..., None] * (starts + STEP_SECONDS / 2)  # of the middle of each step
+  heading = rate[..., None] * (starts + interval / 2)  # of the middle of each step
   cos, sin = xp.cos(heading), xp.sin(heading)
   x = lengths * (cos * ahead[..., :1] - sin * ahead[..., 1:])
   y = lengths * (sin * ahead[..., :1] + cos * ahead[..., 1:])
   return past[..., -1:, :2] + xp.cumulative_sum(xp.stack([x, y], axis=-1), axis=-2)
 
 
-def _seconds(past, steps):
+def _seconds(past, steps, interval):
   xp = past.__array_namespace__()
-  return STEP_SECONDS * (1 + xp.arange(steps, dtype=past.dtype))
+  return interval * (1 + xp.arange(steps, dtype=past.dtype))

@@ -10,6 +10,7 @@ TASKS = {
   "trackssm": "vistraj_jax.tasks.trackssm:TrackSSMTask",
   "two_stream": "vistraj_jax.tasks.two_stream:TwoStreamTask",
   "vlm_waypoint": "vistraj_jax.tasks.vlm_waypoint:VLMWaypointTask",
+  "xmem": "vistraj_jax.tasks.xmem:XMemTask",
 }
 
 
@@ -25,6 +26,11 @@ class Task(Protocol):
   def fixed(self):
     """-> tree of arrays that are read, never trained or saved; steps see variables["fixed"]."""
     return {}
+
+  def for_phase(self, name):
+    """-> the task of the phase `name`, for systems whose phases have different losses."""
+    del name
+    return self
 
   def init(self, rng):
     """rng -> variables: {"params": ..., other collections}."""

@@ -72,7 +72,9 @@ def run(config, workdir, *, task, data):
     for i, phase in enumerate(every):
       if phase.name in chosen:
         previous = workdir / every[i - 1].name if i else None
-        run_phase = _PhaseRun(config, workdir, phase, previous, task, data, plan, fixed, signals)
+        run_phase = _PhaseRun(
+          config, workdir, phase, previous, task.for_phase(phase.name), data, plan, fixed, signals
+        )
         summary[phase.name] = run_phase(before)
         before = summary[phase.name]["offset"] + summary[phase.name]["step"]
   return summary

@@ -4,6 +4,8 @@ Frozen parameters get `set_to_zero`: they hold no moments, do not decay and do n
 gradient norm that is clipped.
 """
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -30,26 +32,29 @@ def build(phase, settings, params):
 
   Args:
     phase: groups, learning rates and schedule.
-    settings: config.optimizer: b1, b2, eps, weight_decay, clip_norm (0 = off) and `decay`, a
-      first-match table parameter name -> whether it decays.
+    settings: config.optimizer: b1, b2, eps, clip_norm (0 = off), weight_decay (one for all, or
+      {group: its own}) and `decay`, a first-match table parameter name -> whether it decays.
     params: parameter tree, for the names.
 
   Raises:
-    InputError: a table that does not cover the parameters, or has a pattern nobody matches.
+    InputError: a table that does not cover the parameters, or has a pattern nobody matches; a group
+      without weight decay of its own.
   """
   labels = labels_of(phase, params)
   decays = rules.match(settings.decay, params, "config.optimizer.decay")
   factor = schedule(phase)
 
-  def group(peak):
+  def group(name, peak):
     return optax.chain(
       optax.scale_by_adam(settings.b1, settings.b2, settings.eps),
       # optax masks with None-free trees: the mask must have the form of the group's own tree.
-      optax.add_decayed_weights(settings.weight_decay, lambda p: _restrict(decays, p)),
+      optax.add_decayed_weights(
+        _weight_decay(settings.weight_decay, name), lambda p: _restrict(decays, p)
+      ),
       optax.scale_by_learning_rate(lambda step: peak * factor(step)),
     )
 
-  transforms = {name: group(peak) for name, peak in phase.learning_rates.items()}
+  transforms = {name: group(name, peak) for name, peak in phase.learning_rates.items()}
   adam = optax.partition({**transforms, "frozen": optax.set_to_zero()}, labels)
   clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
   # One clip over all trained groups: frozen gradients are zero here (see step.py).
@@ -77,6 +82,18 @@ def describe(phase, params):
     f"phase {phase.name}: group {name}: {count:,} parameters, peak learning rate {rate(name):g}"
     for name, count in sorted(counts.items())
   ]
+
+
+def _weight_decay(setting, group):
+  """Returns the weight decay of a group: a number for all groups, or {group: number}."""
+  if isinstance(setting, numbers.Number):
+    return setting
+  checks.require(
+    group in setting,
+    f"config.optimizer.weight_decay: nothing for group {group!r}, {sorted(setting)} received; add "
+    f"config.optimizer.weight_decay.{group}.",
+  )
+  return setting[group]
 
 
 def _restrict(tree, like):

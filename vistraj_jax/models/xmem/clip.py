@@ -43,12 +43,14 @@ class Frame(NamedTuple):
     quarter: float32 [B, K, H/4, W/4] of the padded frame: each object's own mask logits before
       enlarging; zeros where nothing was segmented.
     hidden: float32 [B, K, h, w, C_h], sensory memory after the frame.
+    key: float32 [B, h, w, C_k] of the image.
   """
 
   probability: Any
   logits: Any
   quarter: Any
   hidden: Any
+  key: Any
 
 
 def normalise(images):
@@ -254,7 +256,8 @@ def _advance(model, settings, params, state, image, features, mask, given, plan)
     memory = memories.consolidate(
       memory, birth, plan.candidates, h * w, plan.time, settings, plan.consolidate
     )
-  return State(memory, birth, hidden), Frame(probability, logits, quarter, hidden)
+  frame = Frame(probability, logits, quarter, hidden, features.key)
+  return State(memory, birth, hidden), frame
 
 
 def _insert(logits, mask, given):
