@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from vistraj_jax.convert import safetensors_file
 from vistraj_jax.core import checks
 
 # The dtype of each typed storage class, and of the dtype names that untyped storages come with.
@@ -67,11 +68,13 @@ _DAMAGED_ZIP = (
 )
 
 
-def read_checkpoint(path):
+def read_checkpoint(path, lazy=False):
   """Returns what the file holds, tensors as numpy arrays.
 
   Args:
     path: a zip checkpoint written by torch 1.6 or later, or a `.safetensors` file.
+    lazy: leave tensors in the file: each is then an object with `shape` and `read()`, which gives
+      the array, so that a large file need not lie in memory as a whole.
 
   Returns:
     For safetensors {name: array}. For torch the saved object: dicts, lists, tuples, numbers and
@@ -85,7 +88,7 @@ def read_checkpoint(path):
   path = pathlib.Path(path)
   checks.require(path.is_file(), f"{path}: there is no such checkpoint file.")
   if path.suffix == ".safetensors":
-    return _read_safetensors(path)
+    return safetensors_file.entries(path) if lazy else _read_safetensors(path)
   with open(path, "rb") as f:
     start = f.read(len(_LEGACY_START))
   checks.require(start, f"{path}: the file is empty; copy or download it again.")
@@ -93,7 +96,7 @@ def read_checkpoint(path):
     raise checks.InputError(f"{path}: {_not_a_zip(start)}")
   try:
     with zipfile.ZipFile(path) as archive:
-      return _read_archive(path, archive)
+      return _read_archive(path, archive, lazy)
   except _DAMAGED_ZIP as error:
     raise checks.InputError(
       f"{path}: the zip archive is cut or damaged ({error}); copy or download the file again."
@@ -169,6 +172,45 @@ class _Storage:
     self.raw, self.dtype = raw, dtype
 
 
+class _Record:
+  """A storage record that stays in the archive."""
+
+  def __init__(self, path, name, size):
+    self.path, self.name, self._size = path, name, size
+
+  def __len__(self):
+    return self._size
+
+  def read(self):
+    """Returns its bytes, checksum verified."""
+    try:
+      with zipfile.ZipFile(self.path) as archive:
+        return archive.read(self.name)
+    except _DAMAGED_ZIP as error:
+      raise checks.InputError(
+        f"{self.path}: record {self.name} is damaged ({error}); copy or download the file again."
+      ) from error
+
+
+class Stored:
+  """A tensor of a lazily read checkpoint.
+
+  Attributes:
+    shape: its sizes.
+  """
+
+  def __init__(self, shape, storage, arguments):
+    self.shape, self._storage, self._arguments = tuple(shape), storage, arguments
+
+  def read(self):
+    """Returns the tensor as a C-ordered array.
+
+    Raises:
+      InputError: its record is damaged.
+    """
+    return _view(_Storage(self._storage.raw.read(), self._storage.dtype), *self._arguments)
+
+
 class _TorchName(str):
   """A torch dtype or storage class, by name."""
 
@@ -186,6 +228,8 @@ def _view(storage, dtype, offset, size, stride, metadata):
     raise pickle.UnpicklingError(f"tensor metadata {metadata} (conjugate or negative view)")
   if 0 in size:
     return np.zeros(size, dtype)
+  if isinstance(storage.raw, _Record):
+    return Stored(size, storage, (dtype, offset, size, stride, metadata))
   step = dtype.itemsize
   # numpy itself refuses strides that would reach outside the buffer.
   view = np.ndarray(size, dtype, storage.raw, offset * step, [step * s for s in stride])
@@ -273,7 +317,7 @@ class _Unpickler(pickle.Unpickler):
     return self._storages[key]
 
 
-def _read_archive(path, archive):
+def _read_archive(path, archive, lazy):
   names = archive.namelist()
   pickles = [n for n in names if n.count("/") == 1 and n.endswith("/data.pkl")]
   checks.require(
@@ -289,7 +333,12 @@ def _read_archive(path, archive):
   if f"{root}byteorder" in names:
     order = archive.read(f"{root}byteorder").decode()
     checks.require(order == "little", f"{path}: byte order {order!r}; only 'little' is read.")
-  unpickler = _Unpickler(path, archive.read(pickles[0]), lambda key: archive.read(root + key))
+
+  def record(key):
+    name = root + key
+    return _Record(path, name, archive.getinfo(name).file_size) if lazy else archive.read(name)
+
+  unpickler = _Unpickler(path, archive.read(pickles[0]), record)
   try:
     return _plain(unpickler.load())
   except checks.InputError:
@@ -308,6 +357,8 @@ def _plain(value):
   if isinstance(value, _Dtype):
     return value.dtype
   if isinstance(value, _Storage):
+    if isinstance(value.raw, _Record):
+      value = _Storage(value.raw.read(), value.dtype)
     return np.frombuffer(value.raw, value.dtype or np.uint8)
   if isinstance(value, dict):
     return {key: _plain(item) for key, item in value.items()}

@@ -5,7 +5,9 @@ and `config` (its fields, as JSON). Reading needs no knowledge of the network an
 """
 
 import json
+import math
 import pathlib
+import struct
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with numpy, which safetensors looks up by name
 import numpy as np
@@ -30,14 +32,36 @@ def save_weights(path, tree, system, config):
   path = _suffix_checked(path)
   tensors = flatten(tree)
   checks.require(tensors, f"{path}: the parameter tree is empty; there is nothing to save.")
-  try:
-    metadata = {"system": system, "config": json.dumps(config, sort_keys=True)}
-  except TypeError as error:
-    raise checks.InputError(
-      f"{path}: the config of {system!r} is not plain JSON: {error}."
-    ) from error
+  metadata = _metadata(path, system, config)
   with files.atomic_path(path) as temporary:
     safetensors.numpy.save_file(tensors, temporary, metadata=metadata)
+
+
+def save_one_by_one(path, shapes, read, system, config):
+  """As `save_weights`, with one tensor in memory at a time.
+
+  Args:
+    path: where to write; must end in `.safetensors`.
+    shapes: {"/"-joined name: shape} of the whole tree.
+    read: function of a name, gives its array, which is written as float32.
+    system, config: see `save_weights`.
+
+  Raises:
+    InputError: as `save_weights`, or an array of another shape than was said.
+  """
+  path = _suffix_checked(path)
+  header, end = {"__metadata__": _metadata(path, system, config)}, 0
+  for name, shape in shapes.items():
+    start, end = end, end + 4 * math.prod(shape)
+    header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+  text = json.dumps(header).encode()
+  text += b" " * (-len(text) % 8)
+  with files.atomic_path(path) as temporary, open(temporary, "wb") as f:
+    f.write(struct.pack("<Q", len(text)) + text)
+    for name, shape in shapes.items():
+      array = np.ascontiguousarray(read(name), "<f4")
+      checks.shape(f"{path}: tensor {name!r}", array, shape)
+      f.write(array.data)
 
 
 def load_weights(path, system=None):
@@ -97,6 +121,15 @@ def unflatten(flat):
       node = node.setdefault(parent, {})
     node[last] = leaf
   return tree
+
+
+def _metadata(path, system, config):
+  try:
+    return {"system": system, "config": json.dumps(config, sort_keys=True)}
+  except TypeError as error:
+    raise checks.InputError(
+      f"{path}: the config of {system!r} is not plain JSON: {error}."
+    ) from error
 
 
 def _suffix_checked(path):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks
-from vistraj_jax.nn import image_layers, initializers, quantize, video_layers
+from vistraj_jax.nn import image_layers, quantize, video_layers
 from vistraj_jax.nn.video_layers import Conv
 
 WIDTHS = (64, 128, 256)
@@ -55,9 +55,9 @@ class SeedTokenizer:
     encoder, decoder = Encoder(self.dtype), Decoder(self.dtype)
     latents = jnp.zeros((1, 1, 1, 1, WIDTHS[-1]))
     return {
-      "encoder": initializers.init(encoder, of_encoder, jnp.zeros((1, 1, 4, 4, 3)))["params"],
+      "encoder": encoder.init(of_encoder, jnp.zeros((1, 1, 4, 4, 3)))["params"],
       "code_book": book,
-      "decoder": initializers.init(decoder, of_decoder, latents)["params"],
+      "decoder": decoder.init(of_decoder, latents)["params"],
     }
 
   def encode(self, params, video):

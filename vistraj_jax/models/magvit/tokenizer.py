@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks
-from vistraj_jax.nn import initializers, quantize
+from vistraj_jax.nn import quantize
 from vistraj_jax.nn.video_layers import Conv
 
 _EPSILON = 1e-6
@@ -104,8 +104,8 @@ class VideoTokenizer:
     video = jnp.zeros((1, time + 1, space, space, 3))
     latents = jnp.ones((1, 2, 1, 1, self.bits))
     return {
-      "encoder": initializers.init(self._encoder(), of_encoder, video)["params"],
-      "decoder": initializers.init(self._decoder(), of_decoder, latents)["params"],
+      "encoder": self._encoder().init(of_encoder, video)["params"],
+      "decoder": self._decoder().init(of_decoder, latents)["params"],
     }
 
   def encode(self, params, video):
