@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vistraj_jax.core import checks, geometry
+from vistraj_jax.data import depth as depth_images
 from vistraj_jax.prepare import rasters
 
 GRID = rasters.Grid(12.8, 0.2)
@@ -51,12 +52,12 @@ def test_published_points():
   camera = np.linalg.inv(pose["ego_pose_cam"] @ pose["sensor_cam"])
   matrix = camera @ pose["ego_pose_lidar"] @ pose["sensor_lidar"]
   _check(case, "T_cam_from_lidar", matrix)
-  intrinsic = rasters.scaled_intrinsic(inputs["camera_K"], (900, 1600), (60, 96))
+  intrinsic = depth_images.scaled_intrinsic(inputs["camera_K"], (900, 1600), (60, 96))
   _check(case, "K_scaled", intrinsic)
   points = inputs["points_lidar"]
   depth = rasters.depth_image(rasters.transform(matrix, points), intrinsic, (60, 96))
   _check(case, "depth", depth, bad_pixels=2)
-  inverse, valid = rasters.inverse_depth(depth)
+  inverse, valid = depth_images.inverse_depth(depth)
   _check(case, "inverse_depth", inverse, bad_pixels=2)
   _check(case, "valid", valid, bad_pixels=2)
   points = np.concatenate([points, inputs["intensity"][:, None]], 1)

@@ -126,12 +126,6 @@ def camera_masks(corners, intrinsic, size):
   return masks
 
 
-def scaled_intrinsic(intrinsic, size, new_size):
-  """Returns float64 [3, 3] for images resized from (height, width) `size` to `new_size`."""
-  rows, columns = (new / old for old, new in zip(size, new_size, strict=True))
-  return np.asarray(intrinsic, np.float64) * np.array([[columns], [rows], [1.0]])
-
-
 def depth_image(points, intrinsic, size):
   """Depth of the nearest point in each pixel.
 
@@ -154,14 +148,6 @@ def depth_image(points, intrinsic, size):
   cells = pixels[inside, 1] * width + pixels[inside, 0]
   np.minimum.at(image, cells, depth[inside].astype(np.float32))
   return np.where(np.isinf(image), 0, image).reshape(size)
-
-
-def inverse_depth(depth, nearest=0.3, farthest=80.0):
-  """Turns depth [...], m, 0 for none, into (1/d scaled to [0, 1], 1 where there is a depth)."""
-  valid = depth > 0
-  with np.errstate(divide="ignore"):
-    scaled = (1 / depth - 1 / farthest) / (1 / nearest - 1 / farthest)
-  return np.where(valid, scaled, 0).clip(0, 1).astype(np.float32), valid.astype(np.float32)
 
 
 def lidar_bev(points, grid, height_range=(-3.0, 5.0)):
