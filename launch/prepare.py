@@ -3,9 +3,11 @@
   python -m launch.prepare mot --source MOT17/train --out data/mot17 --split_by halves
   python -m launch.prepare kitti --source kitti_tracking --out data/kitti
   python -m launch.prepare nuscenes --dataroot nuscenes --version v1.0-trainval --out data/nuscenes
+  python -m launch.prepare nuscenes_clips --dataroot nuscenes --version v1.0-mini --out data/clips
   python -m launch.prepare waymo_e2e --source waymo_e2e --split train val --out data/waymo
   python -m launch.prepare bridge --source bridge_dataset/1.0.0 --out data/bridge
   python -m launch.prepare world --out data/nuscenes_world --processes 2
+  python -m launch.prepare manipulation --layout libero --out data/libero_demos --processes 2
 
 A command that was interrupted goes on where it stopped when it is given again. The work is done
 here, in --processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
@@ -17,8 +19,10 @@ import shlex
 from launch import (
   command_line,
   prepare_check,
+  prepare_clips,
   prepare_frame_pairs,
   prepare_future_video,
+  prepare_manipulation,
   prepare_nuscenes,
   prepare_waymo,
   prepare_world,
@@ -162,12 +166,20 @@ def _nuscenes(args):
   prepare_nuscenes.nuscenes(args, _runner_options(args))
 
 
+def _nuscenes_clips(args):
+  prepare_clips.nuscenes_clips(args, _runner_options(args))
+
+
 def _waymo_e2e(args):
   prepare_waymo.waymo_e2e(args, _runner_options(args))
 
 
 def _world(args):
   prepare_world.world(args, _runner_options(args))
+
+
+def _manipulation(args):
+  prepare_manipulation.manipulation(args, _runner_options(args))
 
 
 def _bridge(args):
@@ -220,6 +232,13 @@ _COMMANDS = {
     (prepare_nuscenes.nuscenes_arguments, _output_arguments, _runner_arguments),
     _nuscenes,
   ),
+  "nuscenes_clips": (
+    "clips of agents of a nuScenes database",
+    "Makes clips of agents: observed key frames with masks of 3-D boxes, LiDAR points, camera "
+    "frames and depth, and the agent's future positions.",
+    (prepare_clips.clips_arguments, _output_arguments, _runner_arguments),
+    _nuscenes_clips,
+  ),
   "waymo_e2e": (
     "Waymo Open end-to-end driving shards",
     "Converts E2EDFrame TFRecords: images by camera name, ego states, intents, ratings.",
@@ -262,6 +281,13 @@ _COMMANDS = {
     "Converts LIBERO's HDF5 demonstrations to trajectory records.",
     (prepare_frame_pairs.libero_arguments, _output_arguments, _runner_arguments),
     _libero,
+  ),
+  "manipulation": (
+    "demonstrations in a generated manipulation world",
+    "Writes demonstrations of a hand that pushes blocks on a table, in the layout of Bridge V2 "
+    "(RLDS), EgoDex or LIBERO: a --source of those commands.",
+    (prepare_manipulation.manipulation_arguments, _output_arguments, _runner_arguments),
+    _manipulation,
   ),
   "world": (
     "a simulated nuScenes database",

@@ -102,7 +102,7 @@ def places(payload, values):
   return np.array(table, np.int64).reshape(-1, 2)
 
 
-def write_tfds_metadata(root, spec, splits, description):
+def write_tfds_metadata(root, spec, splits, description, features=None):
   """Writes the JSON files by which `tfds.builder_from_directory(root)` opens the shards there.
 
   Args:
@@ -110,6 +110,8 @@ def write_tfds_metadata(root, spec, splits, description):
     spec: specification of the records.
     splits: {split: ([records of each shard], bytes of all shards)}.
     description: text for people.
+    features: function without arguments that returns the `tfds.features.FeaturesDict` of records
+      with a structure of their own; by default `spec` is told, field by field.
   """
   import tensorflow_datasets as tfds
 
@@ -122,10 +124,10 @@ def write_tfds_metadata(root, spec, splits, description):
       return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype))
     return tfds.features.Sequence(tfds.features.Text()) if shape else tfds.features.Text()
 
-  features = {field: feature(*form) for field, form in spec.items()}
+  flat = {field: feature(*form) for field, form in spec.items()}
   tfds.folder_dataset.write_metadata(
     data_dir=root,
-    features=tfds.features.FeaturesDict(features),
+    features=features() if features else tfds.features.FeaturesDict(flat),
     split_infos=[
       tfds.core.SplitInfo(
         name=split, shard_lengths=list(counts), num_bytes=size, filename_template=template

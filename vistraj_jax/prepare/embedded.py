@@ -7,13 +7,15 @@ import os
 import pathlib
 
 from vistraj_jax.core import checks
+from vistraj_jax.prepare.frame_pairs import bridge
 from vistraj_jax.prepare.nuscenes import dataset
 from vistraj_jax.prepare.waymo_e2e import convert
-from vistraj_jax.prepare.world import nuscenes_writer, waymo_writer
+from vistraj_jax.prepare.world import manipulation_writer, nuscenes_writer, waymo_writer
 
 # Raise a version whenever what makes a data set changes: cached copies are then made again.
 _TRACKSSM_VERSION = 2
 _WAYMO_VERSION = 1
+_TWO_STREAM_VERSION = 1
 
 
 def cache_folder():
@@ -27,7 +29,7 @@ def root(task):
   Raises:
     InputError: the task has none.
   """
-  roots = {"trackssm": trackssm_root, "vlm_waypoint": waymo_root}
+  roots = {"trackssm": trackssm_root, "vlm_waypoint": waymo_root, "two_stream": two_stream_root}
   return roots[checks.choice("config.task", task, roots)]()
 
 
@@ -94,3 +96,33 @@ def waymo_root():
 
   settings = {"version": _WAYMO_VERSION, "shards": waymo_writer.SETTINGS}
   return made_once("waymo", settings, make)
+
+
+def demonstrations(layout="bridge", **settings):
+  """Returns a folder of demonstrations in the manipulation world, made on first use.
+
+  Args:
+    layout: of `manipulation_writer.LAYOUTS`.
+    settings: what differs from the layout's usual settings, see `manipulation_writer.SETTINGS`.
+  """
+  settings = manipulation_writer.usual(layout, settings)
+
+  def make(out):
+    manipulation_writer.write(out, settings, processes=os.cpu_count() or 1)
+
+  versioned = {"version": manipulation_writer.VERSION, **settings}
+  return made_once(f"manipulation-{layout}", versioned, make)
+
+
+def two_stream_root():
+  """Returns the folder of the embedded camera trajectories (`data.two_stream`), made once."""
+
+  def make(out):
+    bridge.prepare(demonstrations("bridge"), out, processes=os.cpu_count() or 1)
+
+  settings = {
+    "version": _TWO_STREAM_VERSION,
+    "world": manipulation_writer.VERSION,
+    "demonstrations": manipulation_writer.usual("bridge"),
+  }
+  return made_once("two_stream", settings, make)

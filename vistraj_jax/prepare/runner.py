@@ -33,7 +33,20 @@ class Unit:
   arguments: tuple
 
 
-def run(out, *, name, spec, description, settings, units, work, summarize, processes=1, beam=None):
+def run(
+  out,
+  *,
+  name,
+  spec,
+  description,
+  settings,
+  units,
+  work,
+  summarize,
+  features=None,
+  processes=1,
+  beam=None,
+):
   """Prepares a data set in folder `out`; returns its statistics.
 
   Args:
@@ -47,6 +60,7 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     work: picklable function of a unit's arguments -> (list of record bytes, JSON-able result). It
       may write files of its own under `out`, atomically, and repeats them when called again.
     summarize: function of [(unit, result)] -> JSON-able dictionary, the statistics.
+    features: see `example.write_tfds_metadata`.
     processes: 1 runs a plain loop.
     beam: pipeline arguments (`beam_runner`); None runs locally.
 
@@ -60,7 +74,7 @@ def run(out, *, name, spec, description, settings, units, work, summarize, proce
     for split in dict.fromkeys(unit.split for unit, _ in results):
       group = [(parts, u, r) for u, r in results if u.split == split]
       splits[split] = _join(out, name, split, group)
-    example.write_tfds_metadata(out, spec, splits, description)
+    example.write_tfds_metadata(out, spec, splits, description, features)
     return summarize([(u, r["result"]) for u, r in results])
 
   out = pathlib.Path(out)

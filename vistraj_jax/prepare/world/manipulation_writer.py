@@ -29,20 +29,27 @@ DEFAULTS = {
 }
 
 
-def write(out, settings=None, processes=1):
+def usual(layout, changes=None):
+  """Returns settings as `SETTINGS` for a layout, with some changed."""
+  checks.choice("--layout", layout, LAYOUTS)
+  return {**SETTINGS, "layout": layout, **DEFAULTS[layout], **(changes or {})}
+
+
+def write(out, settings=None, processes=1, beam=None):
   """Writes a folder; returns {"episodes", "frames", ...}.
 
   An interrupted run goes on with the units that are missing; a finished folder stays.
 
   Args:
     out: folder, the --source of `launch.prepare` bridge, egodex or libero.
-    settings: dictionary as `SETTINGS`, which is the default.
+    settings: dictionary as `SETTINGS`, which is the default; see `usual`.
     processes: worker processes.
+    beam: pipeline arguments of Apache Beam (`prepare.beam_runner`); None runs locally.
 
   Raises:
     InputError: a setting is out of range, or `out` holds something else.
   """
-  settings = {**SETTINGS, **(settings or {})}
+  settings = SETTINGS if settings is None else settings
   layout = checks.choice("--layout", settings["layout"], LAYOUTS)
   for name, low, high in (("episodes", 1, 10**6), ("size", 16, 1024), ("seed", 0, 10**6)):
     value = settings[name]
@@ -51,17 +58,22 @@ def write(out, settings=None, processes=1):
     value = settings[name]
     checks.require(0 <= value <= 1, f"--{name}: {value} received; give 0 to 1.")
   writer = importlib.import_module(f"vistraj_jax.prepare.world.manipulation_{layout}")
-  return runner.resume(
-    out,
-    settings={"writer": "manipulation", "version": VERSION, **settings},
-    units=writer.units(out, settings),
-    work=writer.write_unit,
-    finish=getattr(writer, "finish", None) or finish,
-    processes=processes,
-  )
+  running = {
+    "settings": {"writer": "manipulation", "version": VERSION, **settings},
+    "units": writer.units(out, settings),
+    "work": writer.write_unit,
+    "processes": processes,
+    "beam": beam,
+  }
+  if layout == "bridge":
+    return runner.run(out, summarize=_total, **writer.records_of(settings), **running)
+
+  def finish(_, results):
+    return _total([(unit, part["result"]) for unit, part in results])
+
+  return runner.resume(out, finish=finish, **running)
 
 
-def finish(_, results):
+def _total(results):
   """Adds up what the units wrote."""
-  names = ("episodes", "frames")
-  return {name: sum(part["result"][name] for _, part in results) for name in names}
+  return {name: sum(result[name] for _, result in results) for name in ("episodes", "frames")}
