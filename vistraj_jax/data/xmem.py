@@ -199,10 +199,8 @@ class Clips:
       "mask_valid": record["mask_valid"].reshape(layout.t_in, -1)[:, :K],
       "row": np.int32(index),
     }
-    clip |= (
-      self._seen_from_above(record, where) if self.mode == "bev" else self._seen(record, where)
-    )
-    return clip
+    seen = self._from_above if self.mode == "bev" else self._from_camera
+    return {**clip, **seen(record, where)}
 
   def record(self, index):
     """Returns ({field: value} of one record by `SPEC`, words that name it).
