@@ -7,6 +7,7 @@ examples:
   python -m launch.convert vlm_waypoint --to adapter --checkpoint runs/lora --out adapter
   python -m launch.convert two_stream --checkpoint best_model.pt --variant seed --out w.safetensors
   python -m launch.convert xmem --checkpoint XMem-s012.pth --out xmem.safetensors
+  python -m launch.convert magvit_tokenizer --checkpoint video_128_262144.ckpt --out w.safetensors
 
 trackssm
 --to weights (default) reads .pt, .pth, .ckpt (torch 1.6 or later) or .safetensors: checkpoints of
@@ -38,6 +39,11 @@ xmem
 --to weights reads the public checkpoints, also those for a single object (their value encoder gets
 a channel of zeros for the other objects' masks) and those without sensory memory. --to torch writes
 the public state dict; with --single_object without that channel.
+
+magvit_tokenizer
+--to weights reads Open-MAGVIT2's video tokenizer, tensor by tensor, and the original project's
+small one; --weights says which of the two kinds of weights in the public file. Every tensor must
+be there. --to torch writes the same layouts, without a moving average.
 """
 
 import sys
@@ -67,6 +73,10 @@ def main(argv=None):
     from launch import convert_xmem
 
     return convert_xmem.run(args)
+  if args.system == "magvit_tokenizer":
+    from launch import convert_magvit
+
+    return convert_magvit.run(args)
   checks.require(
     not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
   )
@@ -89,7 +99,7 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  systems = ("trackssm", "two_stream", "vlm_waypoint", "xmem")
+  systems = ("magvit_tokenizer", "trackssm", "two_stream", "vlm_waypoint", "xmem")
   parser.add_argument("system", choices=systems, help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")
@@ -109,6 +119,12 @@ def _parser():
   )
   parser.add_argument(
     "--single_object", action="store_true", help="xmem --to torch: the layout for one object"
+  )
+  parser.add_argument(
+    "--weights",
+    choices=("ema", "raw"),
+    default="ema",
+    help="magvit_tokenizer --to weights: the moving average, or the last ones",
   )
   return parser
 

@@ -1,0 +1,61 @@
+"""`launch.convert magvit_tokenizer`: video tokenizer checkpoints to weights files and back."""
+
+import sys
+
+from vistraj_jax.core import checks
+
+
+def run(args):
+  """Converts as `args` of launch.convert say; returns 0.
+
+  Raises:
+    InputError: an option of another network, or a checkpoint that is not exactly a tokenizer's.
+  """
+  checks.require(args.preset is None, "--preset: only TrackSSM has presets; leave the option out.")
+  checks.require(
+    not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
+  )
+  checks.choice("--to", args.to, ("weights", "torch"))
+  return _to_torch(args) if args.to == "torch" else _to_weights(args)
+
+
+def _to_weights(args):
+  from vistraj_jax.convert import magvit, read_torch
+  from vistraj_jax.core import weights
+
+  checkpoint = read_torch.read_checkpoint(args.checkpoint, lazy=True)
+  plan = magvit.plan(checkpoint, args.weights, args.checkpoint)
+  if plan.weights == "raw" and args.weights == "ema":
+    print(
+      f"warning: {args.checkpoint}: has no moving average of the weights; the last ones are taken.",
+      file=sys.stderr,
+    )
+  print(f"{args.checkpoint}: {_summary(plan.shapes, plan.config)}{_kind(plan.weights)}")
+  weights.save_one_by_one(args.out, plan.shapes, plan.read, args.system, plan.config)
+  print(f"written: {args.out}")
+  return 0
+
+
+def _to_torch(args):
+  from vistraj_jax.convert import magvit, write_torch
+  from vistraj_jax.models.magvit import frozen
+
+  found = frozen.load(args.checkpoint)
+  checkpoint = magvit.to_torch(found.params, found.config, args.checkpoint)
+  print(f"{args.checkpoint}: {_summary(magvit.tree_shapes(found.config), found.config)}")
+  write_torch.write_checkpoint(args.out, checkpoint)
+  ((key, state),) = checkpoint.items()
+  print(f"written: {args.out} ({len(state)} tensors under {key!r})")
+  return 0
+
+
+def _summary(shapes, config):
+  import math
+
+  fields = ", ".join(f"{name} {value}" for name, value in config.items())
+  count = sum(math.prod(shape) for shape in shapes.values())
+  return f"{fields}; {len(shapes)} tensors, {count:,} parameters"
+
+
+def _kind(which):
+  return {"ema": "; moving average of the weights", "raw": "; last weights", "": ""}[which]
