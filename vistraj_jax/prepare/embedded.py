@@ -1,5 +1,6 @@
 """The embedded data sets: made once from the simulated world, through the readers of user data."""
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -8,13 +9,14 @@ import pathlib
 
 from vistraj_jax.core import checks
 from vistraj_jax.prepare.frame_pairs import bridge
-from vistraj_jax.prepare.nuscenes import dataset
+from vistraj_jax.prepare.nuscenes import clips, database, dataset
 from vistraj_jax.prepare.waymo_e2e import convert
 from vistraj_jax.prepare.world import manipulation_writer, nuscenes_writer, waymo_writer
 
 # Raise a version whenever what makes a data set changes: cached copies are then made again.
 _TRACKSSM_VERSION = 2
 _WAYMO_VERSION = 1
+_XMEM_VERSION = 1
 _TWO_STREAM_VERSION = 1
 
 
@@ -29,7 +31,12 @@ def root(task):
   Raises:
     InputError: the task has none.
   """
-  roots = {"trackssm": trackssm_root, "vlm_waypoint": waymo_root, "two_stream": two_stream_root}
+  roots = {
+    "trackssm": trackssm_root,
+    "vlm_waypoint": waymo_root,
+    "two_stream": two_stream_root,
+    "xmem": xmem_root,
+  }
   return roots[checks.choice("config.task", task, roots)]()
 
 
@@ -126,3 +133,33 @@ def two_stream_root():
     "demonstrations": manipulation_writer.usual("bridge"),
   }
   return made_once("two_stream", settings, make)
+
+
+def xmem_root():
+  """Returns the folder of the embedded clips of moving agents (`data.xmem`), made on first use."""
+  choice = dataclasses.replace(
+    clips.DEFAULTS,
+    stride=1,
+    cameras=database.CAMERAS,
+    image_size=(128, 224),
+    points=4096,
+    sweeps=1,  # between key frames there are files of few scenes only
+    min_pixels=8,
+    min_speed=0.5,
+  )
+
+  def make(out):
+    clips.prepare(
+      nuscenes_root(),
+      out,
+      version=nuscenes_writer.VERSION,
+      choice=choice,
+      processes=os.cpu_count() or 1,
+    )
+
+  settings = {
+    "version": _XMEM_VERSION,
+    "database": nuscenes_writer.SETTINGS,
+    **dataclasses.asdict(choice),
+  }
+  return made_once("xmem", settings, make)
