@@ -1,6 +1,7 @@
 """What all commands share: bad input ends in one sentence on stderr and exit status 1."""
 
 import argparse
+import pathlib
 import sys
 
 from vistraj_jax.core import checks
@@ -13,6 +14,26 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 def parser(description, **kwargs):
   """Returns an ArgumentParser whose help shows defaults and keeps the line breaks."""
   return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **kwargs)
+
+
+def labelled(option, runs):
+  """Returns {label: path} of the arguments RUN[:LABEL] of an option; labels default to names.
+
+  Raises:
+    InputError: an empty label, or two of the same name.
+  """
+  sources = {}
+  for run in runs:
+    path, colon, label = run.rpartition(":")
+    if not colon or pathlib.Path(run).exists():
+      path, label = run, pathlib.Path(run).resolve().name
+    checks.require(label, f"{option}: {run!r} has an empty label; write RUN or RUN:LABEL.")
+    checks.require(
+      label not in sources,
+      f"{option}: two runs are called {label!r}; give one another name with RUN:LABEL.",
+    )
+    sources[label] = pathlib.Path(path)
+  return sources
 
 
 def run(main):

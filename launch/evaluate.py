@@ -1,5 +1,7 @@
 """Score tracking runs against the truth: HOTA, CLEAR and Identity, runs side by side.
 
+Predicted futures: python -m launch.evaluate forecasts --help
+
 examples:
   python -m launch.evaluate --truth data/nuscenes/test --out runs/scores \\
     --protocol nuscenes nuscenes_keyframes \\
@@ -50,6 +52,11 @@ FROM_ZERO = ("nuscenes", "nuscenes_keyframes", "kitti")
 
 def main(arguments=None):
   """Runs the command line; returns 0."""
+  arguments = sys.argv[1:] if arguments is None else arguments
+  if arguments[:1] == ["forecasts"]:
+    from launch import evaluate_forecasts
+
+    return evaluate_forecasts.main(arguments[1:])
   args = _parser().parse_args(arguments)
 
   from vistraj_jax.metrics import report
@@ -61,7 +68,7 @@ def main(arguments=None):
     len(folders) == len(found),
     f"--truth: several splits of {args.truth} hold a sequence of the same name; name one split.",
   )
-  sources = _sources(args.predictions)
+  sources = command_line.labelled("--predictions", args.predictions)
   found = {label: _find_files(folder, label, folders) for label, folder in sources.items()}
   names = list(dict.fromkeys(args.protocol))
   lengths, scores = _score(folders, found, names)
@@ -140,22 +147,6 @@ def _alphas():
   from vistraj_jax.metrics import protocols
 
   return protocols.ALPHAS.tolist()
-
-
-def _sources(runs):
-  """Returns {label: folder} of the arguments RUN[:LABEL]."""
-  sources = {}
-  for run in runs:
-    folder, colon, label = run.rpartition(":")
-    if not colon or pathlib.Path(run).is_dir():
-      folder, label = run, pathlib.Path(run).resolve().name
-    checks.require(label, f"--predictions: {run!r} has an empty label; write RUN or RUN:LABEL.")
-    checks.require(
-      label not in sources,
-      f"--predictions: two runs are called {label!r}; give one another name with RUN:LABEL.",
-    )
-    sources[label] = pathlib.Path(folder)
-  return sources
 
 
 def _find_files(folder, label, sequences):

@@ -11,7 +11,6 @@ those of the test split made by the same encoder. Instead of --run, --prediction
 `name` [N] and `xy` [N, 20, 2] in m. The archive is read again and checked before it appears.
 """
 
-import json
 import pathlib
 
 from launch import command_line
@@ -95,12 +94,11 @@ def _predict(args, listed):
   from vistraj_jax.data import waymo_e2e
 
   runtime.configure()
+  from vistraj_jax.core import trained
   from vistraj_jax.models.vlm_waypoint import network
 
   run = pathlib.Path(args.run)
-  settings = [f / "config.json" for f in (run, run.parent) if (f / "config.json").is_file()]
-  checks.require(settings, f"--run: {run}: neither the folder of a run nor of one of its phases.")
-  config = json.loads(settings[0].read_text())
+  config = trained.run_config(run)
   cfg = dict(config["data"])
   for option, setting in (("data", "root"), ("features", "features")):
     if getattr(args, option):

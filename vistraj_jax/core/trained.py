@@ -56,6 +56,19 @@ def load_variables(path):
   return _best(phase), config["model"]
 
 
+def run_config(path):
+  """Returns config.json of a run's folder or of one of its phases' folders.
+
+  Raises:
+    InputError: it is neither.
+  """
+  path = pathlib.Path(path)
+  for folder in (path, path.parent):
+    if (folder / "config.json").is_file():
+      return json.loads((folder / "config.json").read_text())
+  raise checks.InputError(f"{path}: neither the folder of a run nor of one of its phases.")
+
+
 def data_set(path):
   """Returns what launch.train recorded of a run's data, or {} where nothing is known."""
   path = pathlib.Path(path)

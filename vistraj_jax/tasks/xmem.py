@@ -86,12 +86,6 @@ class XMemTask(base.Task):
       terms[name] = (weights[name], mean.Mean.of(values, known))
     return terms, {}
 
-  def predict(self, variables, batch):
-    """-> `trajectory.Prediction`, and the target's probability float32 [B, T, H, W]."""
-    frames = self.predictor.masks(variables["params"], batch)
-    found = self.predictor.futures(variables["params"], frames, batch)
-    return found, frames.probability[..., 1]
-
   def metrics(self, variables, batch):
     """-> scores of masks and futures, and of baselines: the first mask again, simple motion."""
     frames = self.predictor.masks(variables["params"], batch)

@@ -10,13 +10,14 @@ The first frames show the true masks; every other mask is read from memory. Per 
 sensory memory, averaged with its mask as weight, is the feature of which the head makes futures.
 """
 
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vistraj_jax.core import checks, motion
+from vistraj_jax.core import checks, motion, trained
 from vistraj_jax.encoders import pointpillars
 from vistraj_jax.models.xmem import (
   adapters,
@@ -205,6 +206,12 @@ class Predictor:
       return jnp.concatenate(known, -1)
     return jnp.zeros((*batch["masks"].shape[:2], 0))
 
+  def predict(self, params, batch):
+    """-> futures [B, K, T_out, 2] m, probabilities [B, K], the target's mask [B, T, H, W]."""
+    frames = self.masks(params, batch)
+    found = self.futures(params, frames, batch)
+    return found.futures, jax.nn.softmax(found.logits, -1), frames.probability[..., 1]
+
   @property
   def _motion_width(self):
     return 3 * self.use_ego_motion + 3 * self.use_past_xy
@@ -286,6 +293,29 @@ class Predictor:
       "make config.model.xmem the same.",
     )
     return params
+
+
+def load(path):
+  """Returns (predictor, params) of a trained run, or of one of its phases.
+
+  Args:
+    path: folder of launch.train, or a phase's folder in it.
+
+  Raises:
+    InputError: neither of them, or futures have not been trained there.
+  """
+  path = pathlib.Path(path)
+  config = trained.run_config(path)
+  phases = config["phases"]
+  if (path / "config.json").is_file():
+    with_futures = [n for n in phases if phases[n].get("objective") == "trajectory"]
+    checks.require(with_futures, f"{path}: this run has no phase that trains futures.")
+    path = path / with_futures[-1]
+  checks.require(
+    phases.get(path.name, {}).get("objective") == "trajectory",
+    f"{path}: this phase trains no futures; name one with the objective 'trajectory'.",
+  )
+  return Predictor(config["model"], config["data"]), trained.load_best(path)
 
 
 def _init(module, rng, *inputs):
