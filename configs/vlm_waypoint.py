@@ -51,6 +51,7 @@ def get_config(variant="features,mlp"):
   c.loss = _loss(head)
   c.augment = dict(flip_prob=0.0)  # share of mirrored examples; only where images are read
   c.data = dict(pipeline="waymo_e2e", root="embedded", worker_count=0)
+  c.data.dev_share = 0.1  # of the training sequences, to choose the best evaluation; 0: on val
   c.init = dict(checkpoint="", skip=())  # "" = from scratch, on purpose
 
   c.optimizer = dict(b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2, clip_norm=1.0)
@@ -93,7 +94,7 @@ def get_config(variant="features,mlp"):
     c.phases.head.update(epochs=20.0, lr=dict(head=5e-4, encoder=5e-4))
   if variant == "smoke":
     c.model.encoder.fields.update(hidden_size=16, depth=1, num_heads=2, mlp_width=16, image_size=28)
-    c.steps_per_call, c.eval_batch_size = 2, 8
+    c.steps_per_call, c.eval_batch_size, c.data.dev_share = 2, 8, 0.0
     c.eval_every = dict(steps=4)
     del c.phases.head.epochs
     c.phases.head.update(steps=4, warmup_steps=1, batch_size=8)

@@ -47,7 +47,9 @@ def train(config, workdir):
   if config.data.get("features", "") == "embedded":
     config.data.features = str(_embedded_features(config.data.root))
   _save_config(config, workdir)
-  examples = {s: pipeline.load(config.data, s, config.model) for s in ("train", "val")}
+  # The best evaluation is chosen on "dev" where there is one, so that "val" stays unseen.
+  splits = {"train": "train", "val": "dev" if config.data.get("dev_share", 0) else "val"}
+  examples = {s: pipeline.load(config.data, name, config.model) for s, name in splits.items()}
   about = {split: _about(x) for split, x in examples.items()}
   if jax.process_index() == 0:
     files.write_text(pathlib.Path(workdir) / "data_set.json", json.dumps(about, indent=2) + "\n")

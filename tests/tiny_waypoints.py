@@ -20,6 +20,7 @@ HEADER = features.Header(
 )
 # Small enough to compile in a second; the head is the real one, narrower.
 TINY = {
+  "data.dev_share": 0.0,
   "model.head.width": 16,
   "eval_batch_size": 16,  # leaves a padded last batch
   "eval_every": {"steps": 8},

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, shares
 from vistraj_jax.data import example, features, images, records
 
 NAME = "waymo_e2e"
@@ -89,6 +89,7 @@ class Frames:
     sequences, clusters: names, in the order that the fields count.
     visual: {"features" | "tokens": array [R, ...]}, or empty.
     images: `Images`, or None.
+    image_rows: int [R], where each frame stands in `images`.
     header: `features.Header` of `visual`, or None.
   """
 
@@ -98,15 +99,28 @@ class Frames:
   clusters: tuple
   visual: dict
   images: Any = None
+  image_rows: Any = None
   header: Any = None
 
   def __len__(self):
     return len(self.names)
 
+  def take(self, rows):
+    """Returns the `Frames` of some rows, int [R]."""
+    return dataclasses.replace(
+      self,
+      names=self.names[rows],
+      states={name: value[rows] for name, value in self.states.items()},
+      visual={name: value[rows] for name, value in self.visual.items()},
+      image_rows=None if self.images is None else self.image_rows[rows],
+    )
+
   def gather(self, indices):
     """Returns the frames of `indices` int [B] as `ELEMENT` arrays with leading size B."""
     rows = {name: value[indices] for name, value in {**self.states, **self.visual}.items()}
-    return rows if self.images is None else {**rows, "image": self.images.gather(indices)}
+    if self.images is None:
+      return rows
+    return {**rows, "image": self.images.gather(self.image_rows[indices])}
 
   def resident(self):
     """Returns all frames at once, as `gather` would: to lie on a device."""
@@ -121,7 +135,7 @@ class Frames:
     deviation of every past value (nested lists [16, 6]), and how features were made."""
     past, intent = self.states["past"].astype(np.float64), self.states["intent"]
     about = {
-      "sequences": len(self.sequences),
+      "sequences": len(np.unique(self.states["sequence"])),
       "with_future": int(self.states["has_future"].sum()),
       "rated": int((self.states["rated/score"] >= 0).any(1).sum()),
       "intents": {name: int((intent == i).sum()) for i, name in enumerate(INTENTS)},
@@ -197,7 +211,8 @@ def load(cfg, split, model):
       `image_size`: side of the square images in px; 0 leaves them as they are stored.
       `features`: the folder that launch.encode wrote.
       `layer`: hidden state to read of it.
-    split: "train", "val" or "test".
+      `dev_share`: share of the sequences of "train" that make up "dev" and are left out of "train".
+    split: "train", "dev", "val" or "test".
     model: config.model; `features` {attribute of `features.Header`: value} is what the cached
       features must have been made with; "" leaves it open.
 
@@ -205,25 +220,20 @@ def load(cfg, split, model):
     `Frames`.
 
   Raises:
-    InputError: missing or damaged files, an unknown camera, features made otherwise.
+    InputError: missing or damaged files, an unknown camera, features made otherwise, no sequence
+      in "train" or "dev".
   """
-  visual = checks.choice("config.data.visual", cfg["visual"], ("image", "features", "none"))
-  if visual == "features":
-    want = {name: value for name, value in dict(model.get("features", {})).items() if value}
-    return _with_features(cfg, split, want)
-  columns = read_index(cfg["root"], split)
-  frames = _frames(columns)
-  if visual == "none":
-    return frames
-  camera = checks.choice("config.data.camera", cfg["camera"], columns["cameras"].tolist())
-  size = (cfg["image_size"],) * 2 if cfg["image_size"] else None
-  pictures = Images(cfg["root"], split, camera, size)
-  checks.require(
-    len(pictures) == len(frames),
-    f"{cfg['root']}: split {split!r} has {len(pictures)} records and an index of {len(frames)}; "
-    "prepare the data again.",
-  )
-  return dataclasses.replace(frames, images=pictures)
+  share = cfg.get("dev_share", 0)
+  if split == "dev" or split == "train" and share:
+    frames = _load(cfg, "train", model)
+    is_dev = np.array([shares.is_in_share(name, share) for name in frames.sequences])
+    checks.require(
+      0 < is_dev.sum() < len(is_dev),
+      f"config.data.dev_share: {share} of {len(is_dev)} training sequences leaves nothing for "
+      "'train' or for 'dev'; choose another share, or 0 to choose the best evaluation on 'val'.",
+    )
+    return frames.take(np.flatnonzero(is_dev[frames.states["sequence"]] == (split == "dev")))
+  return _load(cfg, split, model)
 
 
 def sequence_of(name):
@@ -278,6 +288,27 @@ def states_of(columns):
   }
 
 
+def _load(cfg, split, model):
+  """Returns the `Frames` of a split as it was prepared."""
+  visual = checks.choice("config.data.visual", cfg["visual"], ("image", "features", "none"))
+  if visual == "features":
+    want = {name: value for name, value in dict(model.get("features", {})).items() if value}
+    return _with_features(cfg, split, want)
+  columns = read_index(cfg["root"], split)
+  frames = _frames(columns)
+  if visual == "none":
+    return frames
+  camera = checks.choice("config.data.camera", cfg["camera"], columns["cameras"].tolist())
+  size = (cfg["image_size"],) * 2 if cfg["image_size"] else None
+  pictures = Images(cfg["root"], split, camera, size)
+  checks.require(
+    len(pictures) == len(frames),
+    f"{cfg['root']}: split {split!r} has {len(pictures)} records and an index of {len(frames)}; "
+    "prepare the data again.",
+  )
+  return dataclasses.replace(frames, images=pictures, image_rows=np.arange(len(frames)))
+
+
 def _frames(columns, visual=None, header=None):
   """Returns `Frames` of an index, or of the columns of a feature file."""
   states = states_of(columns) if "rated_row" in columns else columns
@@ -291,7 +322,7 @@ def _frames(columns, visual=None, header=None):
     "sequence": sequence.astype(np.int32),
   }
   return Frames(
-    names, states, tuple(sequences.tolist()), tuple(clusters), visual or {}, None, header
+    names, states, tuple(sequences.tolist()), tuple(clusters), visual or {}, header=header
   )
 
 

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, shares
 from vistraj_jax.data import example, images, two_stream
 from vistraj_jax.prepare import runner
 
@@ -80,8 +80,7 @@ class Trajectory:
 
 def split_of(name, val_share):
   """Returns "train" or "val" by the hash of a trajectory's name: the same in every preparation."""
-  number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-  return "val" if number < val_share * 2**64 else "train"
+  return "val" if shares.is_in_share(name, val_share) else "train"
 
 
 def records_of(trajectory, options):
