@@ -1,0 +1,198 @@
+"""Scores of predicted future frames, in all and by horizon, and predictors that learn nothing.
+
+MSE, PSNR, MAE and SSIM of whole frames flatter an empty picture; the overlap of the foreground, the
+error of the target's centre and the error of the target's and the background's pixels do not.
+
+The foreground of a frame is told by colour: pixels are written as background + matte x (target -
+background), with the two colours of the video, and belong to it where the matte exceeds 0.5. Of a
+disc of 1 in the red channel on black the matte is the red channel.
+
+`scores` works on NumPy and on JAX arrays.
+"""
+
+import numpy as np
+
+from vistraj_jax.core import images
+
+TARGET = 1  # value of the masks
+THRESHOLD = 0.5
+BASELINES = ("black", "grey", "copy_last", "straight_line")
+_FLOOR = 1e-10  # of the MSE in PSNR: equal frames show 100 dB
+
+
+def matte(video, colours):
+  """Share of the target's colour in each pixel, not clipped.
+
+  Args:
+    video: float [B, T, H, W, 3] in 0..1.
+    colours: [B, 2, 3], background and target, 0..255.
+
+  Returns:
+    [B, T, H, W].
+  """
+  xp = video.__array_namespace__()
+  colours = xp.asarray(colours, dtype=video.dtype) / 255
+  background, target = colours[:, 0], colours[:, 1]
+  direction = target - background
+  direction = direction / xp.maximum((direction**2).sum(-1, keepdims=True), 1e-6)
+  offset = (background * direction).sum(-1)
+  return (video * direction[:, None, None, None]).sum(-1) - offset[:, None, None, None]
+
+
+def centres(share):
+  """Centre of the foreground: matte [..., H, W] -> row and column [..., 2] px, valid bool [...].
+
+  Pixels above the threshold are weighted by their matte, at most 1.
+  """
+  xp = share.__array_namespace__()
+  weight = xp.where(share > THRESHOLD, xp.clip(share, 0, 1), 0)
+  total = weight.sum((-2, -1))
+  rows = (weight.sum(-1) * xp.arange(share.shape[-2])).sum(-1)
+  columns = (weight.sum(-2) * xp.arange(share.shape[-1])).sum(-1)
+  middle = xp.stack([rows, columns], -1) / xp.maximum(total, _FLOOR)[..., None]
+  return middle, total > 0
+
+
+def scores(predicted, target, known):
+  """Scores of every predicted frame, each with the weight that it has in means.
+
+  Args:
+    predicted, target: float32 [B, F, H, W, 3] in 0..1.
+    known: of the F frames, as `data.future_video.ELEMENT` has them: "mask" [B, F, H, W],
+      "mask_valid" [B], "centre" [B, F, 2], "centre_valid" [B, F], "colours" [B, 2, 3]. Without a
+      mask the truth is the target's own foreground.
+
+  Returns:
+    {name: (value [B, F], weight [B, F])}: "mse", "mae", "ssim" of whole frames; "mse_target",
+    "mse_background" of the pixels inside and outside the true foreground; "iou" of the foreground,
+    where either frame has one; "centre_error" in px, where there is a centre to find and one was
+    found, and "centre_found", the share of those.
+  """
+  xp = predicted.__array_namespace__()
+  error = predicted - target
+  squared = (error**2).mean(-1)
+  ones = xp.ones(predicted.shape[:2], predicted.dtype)
+  flat = (-1, *predicted.shape[2:])
+  alike = images.ssim(predicted.reshape(flat), target.reshape(flat)).reshape(ones.shape)
+
+  share = matte(predicted, known["colours"])
+  has_mask = xp.asarray(known["mask_valid"])[:, None, None, None] > 0
+  own = matte(target, known["colours"]) > THRESHOLD
+  truth = xp.where(has_mask, xp.asarray(known["mask"]) == TARGET, own)
+  ours = share > THRESHOLD
+  both, either = (ours & truth).sum((-2, -1)), (ours | truth).sum((-2, -1))
+  inside, outside = truth.sum((-2, -1)), (~truth).sum((-2, -1))
+  middle, found = centres(share)
+  offset = middle - xp.asarray(known["centre"], dtype=middle.dtype)
+  there = xp.asarray(known["centre_valid"], dtype=ones.dtype)
+
+  def some(count):
+    return xp.asarray(count > 0, dtype=ones.dtype)
+
+  return {
+    "mse": (squared.mean((-2, -1)), ones),
+    "mae": (abs(error).mean((-3, -2, -1)), ones),
+    "ssim": (alike, ones),
+    "mse_target": (_mean(squared, truth, inside), some(inside)),
+    "mse_background": (_mean(squared, ~truth, outside), some(outside)),
+    "iou": (both / xp.maximum(either, 1), some(either)),
+    "centre_error": (xp.sqrt((offset**2).sum(-1)), there * found),
+    "centre_found": (found * ones, there),
+  }
+
+
+class Totals:
+  """Adds scores up over batches, by frame of the future."""
+
+  def __init__(self):
+    self._sums = {}
+
+  def add(self, found, mask):
+    """Adds what `scores` returns, of the rows whose mask [B] is 1."""
+    mask = np.asarray(mask, np.float64)[:, None]
+    for name, (value, weight) in found.items():
+      weight = np.asarray(weight, np.float64) * mask
+      value = np.where(weight > 0, np.asarray(value, np.float64), 0)
+      new = np.stack([(value * weight).sum(0), weight.sum(0)])
+      self._sums[name] = self._sums.get(name, 0) + new
+
+  def summary(self):
+    """Returns {name: mean over all frames}, with "psnr" in dB of the mean MSE; NaN of nothing."""
+    return _with_psnr({name: _ratio(*sums.sum(1)) for name, sums in self._sums.items()})
+
+  def by_horizon(self):
+    """Returns {name: float64 [F]}, the mean of each frame of the future, the first one first."""
+    return _with_psnr({name: _ratio(*sums) for name, sums in self._sums.items()})
+
+
+def trivial_predictions(past, future, colours):
+  """Predictions without a network.
+
+  Args:
+    past: float32 [B, P, H, W, 3] in 0..1.
+    future: F, frames to predict.
+    colours: [B, 2, 3], background and target, 0..255.
+
+  Returns:
+    {name of BASELINES: float32 [B, F, H, W, 3]}; "straight_line" as `straight_line` has it.
+  """
+  past = np.asarray(past, np.float32)
+  last = np.repeat(past[:, -1:], future, 1)
+  return {
+    "black": np.zeros_like(last),
+    "grey": np.full_like(last, 0.5),
+    "copy_last": last,
+    "straight_line": straight_line(past, future, colours),
+  }
+
+
+def straight_line(past, future, colours):
+  """The last frame with its foreground moved on along a straight line.
+
+  The line is fitted to the measured centres of the past, each axis for itself, by least squares;
+  the foreground moves by whole pixels and stops at the border of the frame. Where it was, the
+  background's colour appears. Videos whose last frame has no foreground stay as they are.
+
+  Args and result as in `trivial_predictions`.
+  """
+  past = np.asarray(past, np.float32)
+  measured, valid = centres(matte(past, colours))
+  own = matte(past[:, -1:], colours)[:, 0] > THRESHOLD
+  out = np.repeat(past[:, -1:], future, 1)
+  for video, points, seen, shown, pair in zip(out, measured, valid, own, colours, strict=True):
+    if not seen[-1]:
+      continue
+    rows, columns = np.nonzero(shown)
+    pixels = video[0][rows, columns]
+    shifts = _extrapolated(points, seen, future) - points[-1]
+    video[:, rows, columns] = np.asarray(pair[0], np.float32) / 255
+    for frame, shift in zip(video, shifts, strict=True):
+      down, right = (
+        int(np.clip(round(s), -axis.min(), side - 1 - axis.max()))
+        for s, axis, side in zip(shift, (rows, columns), shown.shape, strict=True)
+      )
+      frame[rows + down, columns + right] = pixels
+  return out
+
+
+def _extrapolated(points, seen, future):
+  """Returns float64 [F, 2] from measured centres [P, 2] by least squares."""
+  frames = np.flatnonzero(seen)
+  if len(frames) < 2:
+    return np.repeat(points[frames[-1:]], future, 0)
+  slope, start = np.polyfit(frames, points[frames], 1)
+  return start + slope * (len(points) + np.arange(future))[:, None]
+
+
+def _mean(squared, inside, count):
+  xp = squared.__array_namespace__()
+  return xp.where(inside, squared, 0).sum((-2, -1)) / xp.maximum(count, 1)
+
+
+def _ratio(total, weight):
+  with np.errstate(invalid="ignore", divide="ignore"):
+    return total / weight
+
+
+def _with_psnr(found):
+  return {**found, "psnr": -10 * np.log10(found["mse"] + _FLOOR)} if "mse" in found else found
