@@ -12,7 +12,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+KEPT = "attention"  # name, for checkpoint policies, of what the backward pass wants most
 CHUNK = 1280  # queries and keys of a tile: 6.5 MB of scores
 _LOWEST = -1e30  # in place of -inf, whose differences are nan
 
@@ -56,7 +58,7 @@ def _forward(q, k, v, seen, block, chunk):
 
     def add(j, state):
       highest, total, out = state
-      scores = tiles.masked(_product(q[i], k[j].T), i, j, seen)
+      scores = tiles.masked(_product(q[i], k[j].T) * D**-0.5, i, j, seen)
       now = jnp.maximum(highest, scores.max(-1))
       weights = jnp.exp(scores - now[:, None])
       fade = jnp.exp(highest - now)
@@ -68,11 +70,11 @@ def _forward(q, k, v, seen, block, chunk):
 
   def of_row(row):
     q, k, v = row
-    row = tiles.of_queries(_scaled(q)), tiles.of_keys(k), tiles.of_keys(v)
+    row = tiles.of_queries(q), tiles.of_keys(k), tiles.of_keys(v)
     out, log_sum = jax.lax.map(functools.partial(of_queries, row), jnp.arange(tiles.num_rows))
     return out.reshape(-1, D)[:N], log_sum.reshape(-1)[:N]
 
-  out, log_sum = jax.lax.map(of_row, (q, k, v))
+  out, log_sum = (checkpoint_name(x, KEPT) for x in jax.lax.map(of_row, (q, k, v)))
   return out, (q, k, v, seen, out, log_sum)
 
 
@@ -86,7 +88,7 @@ def _backward(block, chunk, saved, gradient):
 
   def of_row(row):
     q, k, v, gradient, log_sum, inner = row
-    q, k, v = tiles.of_queries(_scaled(q)), tiles.of_keys(k), tiles.of_keys(v)
+    q, k, v = tiles.of_queries(q), tiles.of_keys(k), tiles.of_keys(v)
     gradient, inner = tiles.of_queries(gradient.astype(v.dtype)), tiles.of_queries(inner)
     log_sum = tiles.of_queries(log_sum)
 
@@ -95,11 +97,12 @@ def _backward(block, chunk, saved, gradient):
 
       def add(i, state):
         of_q, of_k, of_v = state
-        scores = tiles.masked(_product(k[j], q[i].T), i, j, seen, turned=True)
+        scores = _product(k[j], q[i].T) * D**-0.5
+        scores = tiles.masked(scores, i, j, seen, turned=True)
         weights = jnp.exp(scores - log_sum[i])
         of_v = of_v + _product(weights.astype(v.dtype), gradient[i])
         change = weights * (_product(v[j], gradient[i].T) - inner[i])
-        change = change.astype(q.dtype)
+        change = (change * D**-0.5).astype(q.dtype)
         of_k = of_k + _product(change, q[i])
         return of_q.at[i].add(_product(k[j].T, change)), of_k, of_v
 
@@ -108,7 +111,7 @@ def _backward(block, chunk, saved, gradient):
 
     start = jnp.zeros((tiles.num_rows, D, tiles.rows))
     of_q, (of_k, of_v) = jax.lax.scan(of_keys, start, jnp.arange(tiles.num_columns))
-    of_q = jnp.swapaxes(of_q, 1, 2).reshape(-1, D)[:N] * D**-0.5
+    of_q = jnp.swapaxes(of_q, 1, 2).reshape(-1, D)[:N]
     return of_q, of_k.reshape(-1, D)[:M], of_v.reshape(-1, D)[:M]
 
   of_q, of_k, of_v = jax.lax.map(of_row, (q, k, v, gradient, log_sum, inner))
@@ -157,10 +160,6 @@ class _Tiles:
     if self.block:
       visible &= keys // self.block <= queries // self.block
     return jnp.where(visible, scores, _LOWEST)
-
-
-def _scaled(q):
-  return q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
 
 
 def _product(a, b):
