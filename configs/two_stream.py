@@ -4,23 +4,26 @@
   python -m launch.train --config=configs/two_stream.py:v6 --config.data.root=DATA \\
     --config.model.dtype=bfloat16 --config.model.remat=block
 
-Variants, as in --config=configs/two_stream.py:a
+Variants, as in --config=configs/two_stream.py:a or :a,small or :small
   base           the network of the original project, with P made of the current frame only.
   seed           as it was first run: P made of the frame to be predicted (a leak), dropout on the
                  attention weights, everything decayed. To repeat old numbers: they prove nothing.
   a, b, c, d     decoder ablations: a no path but the patches; b with the current frame; c also the
                  last CLS at three levels; d CLS of three depths (the same as base).
   v6             later recipe: luminance change only, two stages, a decoder a stream, masks, turns,
-                 gaps up to 60 frames.
+                 gaps up to 60 frames (small: 20), so it wants trajectories longer than that.
   single_stream  one transformer on both inputs: half the compute.
   videomae       masked autoencoder of two frames.
   smoke          a few steps of a tiny network, for tests.
+Sizes, after the comma: full (192,307,427 parameters with two streams), small (64 px, width 96,
+depth 6: minutes on a CPU with the embedded data).
 No loss reaches `fusion/fc_cls`, so it is frozen: it keeps its random start and does not decay.
 """
 
 import ml_collections
 
 VARIANTS = ("base", "seed", "a", "b", "c", "d", "v6", "single_stream", "videomae", "smoke")
+SIZES = ("full", "small")
 ALL = ((".*", "all"),)
 # Patterns must match something, so variants without fusion leave the first line out.
 WITHOUT_FUSED_CLS = (("fusion/fc_cls/.*", "frozen"), (".*", "all"))
@@ -28,8 +31,12 @@ WITHOUT_FUSED_CLS = (("fusion/fc_cls/.*", "frozen"), (".*", "all"))
 
 def get_config(variant="base"):
   """Returns the locked-by-the-command configuration of a variant."""
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/two_stream.py: variant {variant!r}; known: {VARIANTS}")
+  variant = "base,small" if variant == "small" else variant
+  variant, size = (*variant.split(","), "full")[:2]
+  if variant not in VARIANTS or size not in SIZES:
+    raise ValueError(
+      f"configs/two_stream.py: variant {variant!r}, size {size!r}; known: {VARIANTS}, {SIZES}"
+    )
   c = ml_collections.ConfigDict()
   c.task = "two_stream"
   c.seed = 0
@@ -133,7 +140,16 @@ def get_config(variant="base"):
     c.model.streams = "videomae"
     c.optimizer.decay = ((".*(scale|bias|mask_token)", False), (".*", True))
     c.phases.pretrain.groups = (("cls_proj/.*", "frozen"), (".*", "all"))
-  elif variant == "smoke":
+  if size == "small":
+    c.model.update(image_size=64, embed_dim=96, depth=6, num_heads=3)
+    decoder.update(width=96, depth=2, num_heads=3)
+    c.model.videomae.update(decoder_dim=48, decoder_depth=2, decoder_heads=3)
+    c.data.update(pairs_per_trajectory=20, eval_pairs_per_trajectory=16)
+    c.eval_every = dict(epochs=1.0)
+    c.phases.pretrain.update(batch_size=32, epochs=4.0, warmup_epochs=0.2, lr=dict(all=5e-4))
+    if variant == "v6":
+      c.data.gap.update(max=20, center=10)
+  if variant == "smoke":
     c.model.update(image_size=32, embed_dim=32, depth=2, num_heads=2, num_stages=2)
     c.data.update(pairs_per_trajectory=8)
     c.data.gap.max = 3

@@ -1,41 +1,9 @@
-"""Writes pictures as H.264 video and as PNG files, atomically."""
-
-import fractions
+"""Pictures as PNG files, atomically; videos by `core.videos`."""
 
 from vistraj_jax.core import checks, files
+from vistraj_jax.core.videos import write_video
 
-
-def write_video(path, pictures, frame_rate):
-  """Writes an MP4 file (H.264, yuv420p, which every player knows).
-
-  Args:
-    path: the file, ending in `.mp4`.
-    pictures: iterable of uint8 [H, W, 3], blue-green-red, H and W even and equal for all.
-    frame_rate: Hz.
-
-  Returns:
-    The number of frames.
-
-  Raises:
-    InputError: another file ending, or no picture.
-  """
-  import av
-
-  checks.require(str(path).endswith(".mp4"), f"{path}: a video ends in '.mp4'; rename it.")
-  count = 0
-  with files.atomic_path(path) as temporary:
-    with av.open(str(temporary), "w") as container:
-      rate = fractions.Fraction(frame_rate).limit_denominator(1001)
-      stream = container.add_stream("h264", rate=rate, options={"crf": "21", "preset": "veryfast"})
-      stream.pix_fmt = "yuv420p"
-      for picture in pictures:
-        if not count:
-          stream.height, stream.width = picture.shape[:2]
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-        count += 1
-      checks.require(count, f"{path}: there are no frames to write.")
-      container.mux(stream.encode())
-  return count
+__all__ = ["write_png", "write_video"]
 
 
 def write_png(path, picture):
