@@ -43,7 +43,7 @@ def train(config, workdir):
   from vistraj_jax.train import loop
 
   if config.data.root == "embedded":
-    config.data.root = str(embedded.root(config.task))
+    config.data.root = str(embedded.root(config.task, config.data.to_dict().get("world")))
   if config.data.get("features", "") == "embedded":
     config.data.features = str(_embedded_features(config.data.root))
   _save_config(config, workdir)

@@ -9,15 +9,29 @@ import pathlib
 
 from vistraj_jax.core import checks
 from vistraj_jax.prepare.frame_pairs import bridge
+from vistraj_jax.prepare.future_video import convert as convert_videos
 from vistraj_jax.prepare.nuscenes import clips, database, dataset
 from vistraj_jax.prepare.waymo_e2e import convert
-from vistraj_jax.prepare.world import manipulation_writer, nuscenes_writer, waymo_writer
+from vistraj_jax.prepare.world import (
+  manipulation_writer,
+  nuscenes_writer,
+  video_writer,
+  waymo_writer,
+)
 
 # Raise a version whenever what makes a data set changes: cached copies are then made again.
 _TRACKSSM_VERSION = 2
 _WAYMO_VERSION = 1
 _XMEM_VERSION = 1
 _TWO_STREAM_VERSION = 1
+_MAGVIT_VERSION = 1
+# Two halves of 17 frames each, which is 4 k + 1 as video tokenizers want it.
+_MAGVIT_VIDEOS = {
+  "clips": {"train": 500, "val": 64, "test": 64},
+  "frames": 34,
+  "size": 64,
+  "radius": 4 / 64,
+}
 
 
 def cache_folder():
@@ -25,19 +39,28 @@ def cache_folder():
   return pathlib.Path(os.environ.get("VISTRAJ_JAX_CACHE", "~/.cache/vistraj_jax")).expanduser()
 
 
-def root(task):
+def root(task, world=None):
   """Returns the folder of the embedded data set of a task, made on first use.
 
+  Args:
+    task: name of the task.
+    world: changes of the generated videos of "magvit", see `magvit_root`; other tasks have none.
+
   Raises:
-    InputError: the task has none.
+    InputError: the task has none, or none that can be changed.
   """
+  if task == "magvit":
+    return magvit_root(**(world or {}))
+  checks.require(
+    not world, f"config.data.world: the embedded data of {task} cannot be changed; leave it empty."
+  )
   roots = {
     "trackssm": trackssm_root,
     "vlm_waypoint": waymo_root,
     "two_stream": two_stream_root,
     "xmem": xmem_root,
   }
-  return roots[checks.choice("config.task", task, roots)]()
+  return roots[checks.choice("config.task", task, [*roots, "magvit"])]()
 
 
 def made_once(name, settings, make):
@@ -163,3 +186,44 @@ def xmem_root():
     **dataclasses.asdict(choice),
   }
   return made_once("xmem", settings, make)
+
+
+def generated_videos(**changes):
+  """Returns a folder of generated videos (.npz), made on first use.
+
+  Args:
+    changes: of `video_writer.SETTINGS`, beyond those of the embedded default.
+  """
+  settings = _video_settings(changes)
+
+  def make(out):
+    video_writer.write(out, settings, processes=os.cpu_count() or 1)
+
+  return made_once("videos", {"version": video_writer.VERSION, **settings}, make)
+
+
+def magvit_root(**changes):
+  """Returns the folder of the embedded videos (`data.future_video`), made on first use.
+
+  Args:
+    changes: as of `generated_videos`: size=32 gives smaller ones, clutter="light" cluttered ones.
+  """
+  settings = _video_settings(changes)
+  options = convert_videos.Options(size=0, frames=settings["frames"], chunk=2 * settings["frames"])
+
+  def make(out):
+    source = generated_videos(**changes)
+    convert_videos.prepare(source, out, options=options, processes=os.cpu_count() or 1)
+
+  versions = {"version": _MAGVIT_VERSION, "videos": video_writer.VERSION}
+  return made_once("magvit", {**versions, **settings}, make)
+
+
+def _video_settings(changes):
+  """Returns all settings of the generated videos for some changes of the embedded default."""
+  unknown = sorted(set(changes) - set(video_writer.SETTINGS))
+  checks.require(
+    not unknown,
+    f"config.data.world: {unknown} is unknown; known are {sorted(video_writer.SETTINGS)}.",
+  )
+  return video_writer.complete({**_MAGVIT_VIDEOS, **changes})
