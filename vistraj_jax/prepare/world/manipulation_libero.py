@@ -95,6 +95,7 @@ def _write(group, found):
   last = np.zeros(count, np.uint8)
   last[-1] = 1
   position, turned = found.hand[:, :3], orientation(found.hand[:, 3])
+  quaternion = np.concatenate([turned[:, :2] / np.pi, np.zeros((count, 2))], 1)  # x, y, z, w
   width = found.hand[:, 4:] / 2
   fingers = np.concatenate([width, -width], 1)
   gathered = np.concatenate([found.blocks.reshape(count, -1), found.hand], 1)
@@ -102,7 +103,7 @@ def _write(group, found):
     "actions": found.actions.astype(np.float64),
     "dones": last,
     "rewards": last,
-    "robot_states": np.concatenate([fingers, position, turned], 1),
+    "robot_states": np.concatenate([fingers, position, quaternion], 1),
     "states": gathered,
     "obs/ee_pos": position,
     "obs/ee_ori": turned,
