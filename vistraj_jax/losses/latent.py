@@ -21,6 +21,17 @@ def video_l1(predicted, target):
   return jnp.mean(jnp.abs(predicted - target), (1, 2, 3, 4))
 
 
+def video_l2(predicted, target):
+  """Mean squared error: [B, T, H, W, 3] twice -> [B]."""
+  return jnp.mean((predicted - target) ** 2, (1, 2, 3, 4))
+
+
+def masked_l1(predicted, target, mask):
+  """Mean absolute error of the pixels of a mask [B, T, H, W]: -> [B], 0 where it is empty."""
+  error = jnp.mean(jnp.abs(predicted - target), -1) * mask
+  return jnp.sum(error, (1, 2, 3)) / jnp.maximum(jnp.sum(mask, (1, 2, 3)), 1)
+
+
 def hinge(real, fake):
   """The discriminator's loss: logits twice -> [B]."""
   return 0.5 * (_mean(jax.nn.relu(1 - real)) + _mean(jax.nn.relu(1 + fake)))
