@@ -17,13 +17,11 @@ with --worker and --workers. Then:
 """
 
 import argparse
-import collections
-import concurrent.futures
 import json
 import pathlib
 import time
 
-from launch import command_line
+from launch import batches, command_line
 from vistraj_jax.core import checks
 
 
@@ -183,48 +181,18 @@ def _encode_split(args, split, header, frames, states, call, batch_size):
   if not mine:
     print(f"{split}: all {count} shards are there")
     return
-  start = time.perf_counter()
+  start, gather = time.perf_counter(), frames.images.gather
   name = "tokens" if args.tokens else "features"
   with tqdm(total=total, unit="frame", desc=split) as bar:
     for i in mine:
       rows = np.arange(edges[i], edges[i + 1])
-      batches = (
+      encoded = (
         {name: vectors, **{key: value[chosen] for key, value in states.items()}}
-        for chosen, vectors in _encoded(rows, frames.images, call, batch_size, bar)
+        for chosen, vectors in batches.in_batches(rows, gather, call, batch_size, bar)
       )
-      features.write_features(args.out, split, header, batches, index=i, count=count)
+      features.write_features(args.out, split, header, encoded, index=i, count=count)
   seconds = time.perf_counter() - start
   print(f"{split}: {total:,} frames in {seconds:.1f} s, {total / seconds:.1f} frames/s")
-
-
-def _encoded(rows, images, call, batch_size, bar):
-  """Yields (rows, array [n, ...]) batch by batch; images are read while devices compute."""
-  import numpy as np
-
-  groups = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-  def read(chosen):
-    # The last batch is filled up, so that one program serves all.
-    return images.gather(np.resize(chosen, batch_size) if len(chosen) < batch_size else chosen)
-
-  running = collections.deque()
-
-  def finish():
-    chosen, result = running.popleft()
-    result = np.asarray(result)[: len(chosen)]
-    bar.update(len(chosen))
-    return chosen, result
-
-  with concurrent.futures.ThreadPoolExecutor(1) as reader:
-    ahead = reader.submit(read, groups[0])
-    for i, chosen in enumerate(groups):
-      batch = ahead.result()
-      if i + 1 < len(groups):
-        ahead = reader.submit(read, groups[i + 1])
-      running.append((chosen, call(batch)))
-      if len(running) > 1:
-        yield finish()
-    yield finish()
 
 
 def _finished(out, split, index, count, header):

@@ -58,3 +58,51 @@ def write(root, splits=(("train", 6), ("val", 2)), lengths=(9, 12), fps=5.0):
     statistics[split] = {"lengths": found, "fps": [fps] * count}
   (root / two_stream.STATISTICS).write_text(json.dumps({"splits": statistics}))
   return root
+
+
+def write_motions(root, kind, splits=(("train", 6), ("val", 2)), length=8, fps=20.0, size=24):
+  """Writes trajectories whose block moves as the pose says; returns the folder.
+
+  Args:
+    kind: "arm": an end effector with orientations and actions, as LIBERO has; "hand": two joints
+      with confidences, as EgoDex has.
+  """
+  statistics = {}
+  for number, (split, count) in enumerate(splits):
+    payloads = [motion_record(kind, f"{split}{k}", length, 100 * number + k, fps, size)
+                for k in range(count)]  # fmt: skip
+    records.write_records(records.shard_path(root, two_stream.NAME, split, 0, 1), payloads)
+    statistics[split] = {"lengths": [length] * count, "fps": [fps] * count}
+  (root / two_stream.STATISTICS).write_text(json.dumps({"splits": statistics}))
+  return root
+
+
+def motion_record(kind, name, length, seed, fps=20.0, size=24, **changes):
+  """Returns one record of `write_motions`; a block wanders over a plain ground."""
+  rng = np.random.default_rng(seed)
+  action = rng.uniform(-1, 1, (length, 7)).astype(np.float32)
+  action[:, 2:6] *= 0.01
+  place = 0.5 + 0.08 * np.cumsum(np.concatenate([np.zeros((1, 2)), action[:-1, :2]]), 0)
+  y, x = np.mgrid[:size, :size] / size
+  pictures = []
+  for left, top in place % 1.0:
+    inside = (abs(y - top) < 0.2) & (abs(x - left) < 0.2)
+    pictures.append(np.where(inside[..., None], (230, 120, 40), (60, 90, 60)).astype(np.uint8))
+  position = np.concatenate([place, np.zeros((length, 1))], 1)
+  fields = {
+    "instruction": "push",
+    "size": size,
+    "joints": ["end_effector"],
+    "pose": position,
+    "orientation": np.cumsum(action[:, 3:6], 0),
+    "action": action.ravel(),
+    "action_size": 7,
+  }
+  if kind == "hand":
+    fields = {
+      "size": size,
+      "joints": ["rightHand", "rightThumbTip"],
+      "pose": np.repeat(position, 2, 0),
+      "confidence": np.ones(2 * length),
+    }
+  return record(name, pictures, fps, **{**fields, **changes})

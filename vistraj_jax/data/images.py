@@ -34,7 +34,12 @@ def decode(data, size=None, where="image"):
     raise checks.InputError(
       f"{where}: the JPEG is damaged ({str(error).strip()}); copy or prepare the file again."
     ) from None
-  if size is None or image.shape[:2] == tuple(size):
+  return image if size is None else resized(image, size)
+
+
+def resized(image, size):
+  """Resamples uint8 [H, W, 3] to (height, width) with a Lanczos kernel."""
+  if image.shape[:2] == tuple(size):
     return image
   from PIL import Image
 

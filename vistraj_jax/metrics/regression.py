@@ -35,5 +35,19 @@ def scores(predicted, target, groups=None):
   }
 
 
+def row_sums(predicted, target):
+  """What each row adds to the sums of `r2_of_sums`: [N, K] twice -> [N, K + 3]."""
+  predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+  error, square = ((predicted - target) ** 2).sum(1), (target**2).sum(1)
+  return np.concatenate([np.stack([np.ones(len(target)), error, square], 1), target], 1)
+
+
+def r2_of_sums(sums):
+  """Pooled R2 from summed rows of `row_sums`: [S, K + 3] -> [S]; NaN where nothing varies."""
+  count, error, square, total = sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3:]
+  spread = square - (total**2).sum(1) / np.maximum(count, 1)
+  return 1 - error / np.where(spread > 0, spread, np.nan)
+
+
 def _r2(sse, sst):
   return float(1 - sse.sum() / sst.sum()) if sst.sum() > 0 else float("nan")

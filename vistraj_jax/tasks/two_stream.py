@@ -7,7 +7,7 @@ from vistraj_jax.core import mean
 from vistraj_jax.losses import video
 from vistraj_jax.metrics import video as scores
 from vistraj_jax.models.two_stream import preprocess, settings
-from vistraj_jax.nn import dropout, initializers
+from vistraj_jax.nn import dropout
 from vistraj_jax.tasks import base
 
 _EVALUATION_MASKS = 0  # seed of the masks in evaluation: the same in every run
@@ -35,7 +35,7 @@ class TwoStreamTask(base.Task):
     model = config.model
     self.is_masked_autoencoder = model.streams == "videomae"
     self.network = settings.make(model, "data" if config.parallel == "pmap" else None)
-    self.image_size, self.m_channels = model.image_size, model.m_channels
+    self.m_channels = model.m_channels
     self.is_random = any(
       model[name] for name in ("dropout", "attn_dropout", "mask_ratio_m", "mask_ratio_p")
     )
@@ -45,12 +45,7 @@ class TwoStreamTask(base.Task):
 
   def init(self, rng):
     """-> {"params": {"encoder": ..., "fusion": ..., "decoder": ...}, "batch_stats": ...}."""
-    image = jnp.zeros((1, self.image_size, self.image_size, 3))
-    inputs = (image, image)
-    if self.is_masked_autoencoder:
-      inputs = (*inputs, jnp.zeros((1, self.network.num_patches)))
-    variables = initializers.init(self.network, rng, *inputs)
-    return {name: tree for name, tree in variables.items() if name != "intermediates"}
+    return settings.init(self.network, rng)
 
   def losses(self, variables, batch, rng, *, train):
     """batch: "img_t", "img_tk" [B, S, S, 3], "weight", "valid", "mask", "position" [B]."""

@@ -21,6 +21,8 @@ READOUTS = (
   "cls_concat",
   "patch_mean",
   "cls_mean",
+  "m_patch_mean",
+  "p_patch_mean",
   "fused_patch_mean",
   "fused_cls",
 )
@@ -145,14 +147,27 @@ class TwoStreamPredictor(nn.Module):
     return tuple(images)
 
 
+def readouts_of(encoding):
+  """Returns those of READOUTS that an `Encoding` has: without fusion not the fused ones."""
+  return tuple(k for k in READOUTS if encoding.cls is not None or not k.startswith("fused"))
+
+
+def streams_of(encoding):
+  """Returns the patch tokens of each stream, [B, streams, N, D]; one stream has them once."""
+  pair = (encoding.m_tokens, encoding.p_tokens)
+  pair = pair[:1] if pair[0] is pair[1] else pair
+  return jnp.stack([x[:, 1:] for x in pair], 1)
+
+
 def readout(encoding, kind):
   """Returns one vector a pair, [B, D] or [B, 2 D], float32.
 
   Args:
     encoding: `Encoding`.
     kind: "patch_mean_concat": mean patch of M, mean patch of P; "cls_concat": CLS of M, CLS of P;
-      "patch_mean", "cls_mean": the means of those two; "fused_patch_mean", "fused_cls": after the
-      fusion. No loss reaches the fused CLS: it is a random projection.
+      "patch_mean", "cls_mean": the means of those two; "m_patch_mean", "p_patch_mean": the mean
+      patch of one stream; "fused_patch_mean", "fused_cls": after the fusion. No loss reaches the
+      fused CLS: it is a random projection.
 
   Raises:
     InputError: an unknown kind, or a fused one of a network without fusion.
@@ -161,10 +176,12 @@ def readout(encoding, kind):
   if kind.startswith("fused"):
     checks.require(
       encoding.cls is not None,
-      f"readout {kind!r}: this network has no fusion; choose one of {list(READOUTS[:4])}.",
+      f"readout {kind!r}: this network has no fusion; choose one of {list(READOUTS[:6])}.",
     )
     fused = encoding.cls if kind == "fused_cls" else encoding.patches.mean(1)
     return fused.astype(jnp.float32)
   pair = [x.astype(jnp.float32) for x in (encoding.m_tokens, encoding.p_tokens)]
   pair = [x[:, 0] if kind.startswith("cls") else x[:, 1:].mean(1) for x in pair]
+  if kind.startswith(("m_", "p_")):
+    return pair["mp".index(kind[0])]
   return jnp.concatenate(pair, -1) if kind.endswith("concat") else (pair[0] + pair[1]) / 2

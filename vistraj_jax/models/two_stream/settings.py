@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, trained
 from vistraj_jax.models.two_stream import baselines, blocks, network
+from vistraj_jax.nn import initializers
 
 STREAMS = ("two", *baselines.INPUTS, "videomae")
 _DTYPES = ("float32", "bfloat16")
@@ -66,3 +67,33 @@ def make(model, batch_axis=None):
   return baselines.SingleStreamPredictor(
     kind, **common, skip=decoder["skip"], norm=decoder["norm"], batch_axis=batch_axis
   )
+
+
+def init(net, rng):
+  """Returns the initial variables of a network of `make`."""
+  image = jnp.zeros((1, net.image_size, net.image_size, 3))
+  inputs = (image, image)
+  if isinstance(net, baselines.VideoMAE):
+    inputs = (*inputs, jnp.zeros((1, net.num_patches)))
+  variables = initializers.init(net, rng, *inputs)
+  return {name: tree for name, tree in variables.items() if name != "intermediates"}
+
+
+def load(path):
+  """Returns (network, variables, config.model) of a training run or weights file.
+
+  Raises:
+    InputError: nothing trained is there, or another system's weights.
+  """
+  variables, model = trained.load_variables(path)
+  checks.require(
+    "m_channels" in model,
+    f"{path}: weights of another system; a run of configs/two_stream.py is wanted.",
+  )
+  return make(model), variables, model
+
+
+def encoder_params(params):
+  """Returns the parameters that `encode` reads, without those of decoders."""
+  others = ("decoder", "encoder_to_decoder", "head", "mask_token")
+  return {name: tree for name, tree in params.items() if not name.startswith(others)}
