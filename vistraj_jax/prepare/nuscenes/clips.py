@@ -117,7 +117,18 @@ def prepare(
     for name in dict.fromkeys(unit.split for unit, _ in results):
       texts = [_rows_part(held["parts"], u.name).read_text() for u, _ in results if u.split == name]
       files.write_text(xmem.rows_path(out, name), "".join(texts))
-    return _summarize(results, held["skipped"])
+    statistics = _summarize(results, held["skipped"])
+    counts = [total["counts"] for total in statistics["splits"].values()]
+    checks.require(
+      sum(count["windows"] for count in counts) > 0,
+      f"{dataroot}: no clip: scenes have no {choice.t_in + choice.t_out} key frames; lower --t_in "
+      "or --t_out.",
+    )
+    checks.require(
+      sum(count["clips"] for count in counts) > 0,
+      f"{dataroot}: no clip, for these reasons:\n{report(statistics)}",
+    )
+    return statistics
 
   return runner.run(
     out,
