@@ -1,11 +1,15 @@
 """Every setting of a config is read by the code: none is dead, and the lock catches the rest."""
 
+import jax
+import numpy as np
 import pytest
 import tiny_run
 from ml_collections import ConfigDict
 
 from configs import trackssm as trackssm_config
+from configs import two_stream as two_stream_config
 from launch import train
+from vistraj_jax.models.two_stream import settings
 
 
 class _Watched:
@@ -83,3 +87,25 @@ def test_phases_keep_their_order():
 def test_unknown_variant():
   with pytest.raises(ValueError, match="variant 'huge'; known: 'full', 'quick'"):
     trackssm_config.get_config("huge")
+
+
+@pytest.mark.parametrize("variant", two_stream_config.VARIANTS)
+def test_two_stream_variants_come_in_two_sizes(variant):
+  small = two_stream_config.get_config(f"{variant},small")
+  assert set(_leaves(small)) == set(_leaves(two_stream_config.get_config(variant)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["a", "v6", "single_stream", "videomae"])
+def test_two_stream_small_networks(variant):
+  net = settings.make(two_stream_config.get_config(f"{variant},small").model)
+  image = np.zeros((1, 64, 64, 3), np.float32)
+  inputs = (image, image, np.zeros((1, 16))) if variant == "videomae" else (image, image)
+  variables = jax.eval_shape(net.init, jax.random.PRNGKey(0), *inputs)
+  assert 3e5 < sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) < 6e6
+
+
+def test_two_stream_small_alone_is_base():
+  assert two_stream_config.get_config("small") == two_stream_config.get_config("base,small")
+  with pytest.raises(ValueError, match="variant 'a', size 'tiny'; known: "):
+    two_stream_config.get_config("a,tiny")
