@@ -63,18 +63,35 @@ def scores(predicted, target, known):
       mask the truth is the target's own foreground.
 
   Returns:
-    {name: (value [B, F], weight [B, F])}: "mse", "mae", "ssim" of whole frames; "mse_target",
-    "mse_background" of the pixels inside and outside the true foreground; "iou" of the foreground,
-    where either frame has one; "centre_error" in px, where there is a centre to find and one was
-    found, and "centre_found", the share of those.
+    {name: (value [B, F], weight [B, F])} of `pixel_scores` and `foreground_scores`.
   """
+  return {**pixel_scores(predicted, target), **foreground_scores(predicted, target, known)}
+
+
+def pixel_scores(predicted, target):
+  """Returns "mse", "mae" and "ssim" of whole frames; see `scores`."""
   xp = predicted.__array_namespace__()
   error = predicted - target
-  squared = (error**2).mean(-1)
   ones = xp.ones(predicted.shape[:2], predicted.dtype)
   flat = (-1, *predicted.shape[2:])
-  alike = images.ssim(predicted.reshape(flat), target.reshape(flat)).reshape(ones.shape)
+  alike = images.ssim(predicted.reshape(flat), target.reshape(flat))
+  return {
+    "mse": ((error**2).mean((-3, -2, -1)), ones),
+    "mae": (abs(error).mean((-3, -2, -1)), ones),
+    "ssim": (alike.reshape(ones.shape), ones),
+  }
 
+
+def foreground_scores(predicted, target, known):
+  """Scores of the target and of what is around it; arguments as of `scores`.
+
+  Returns:
+    "mse_target", "mse_background" of the pixels inside and outside the true foreground; "iou" of
+    the foreground, where either frame has one; "centre_error" in px, where there is a centre to
+    find and one was found, and "centre_found", the share of those.
+  """
+  xp = predicted.__array_namespace__()
+  squared = ((predicted - target) ** 2).mean(-1)
   share = matte(predicted, known["colours"])
   has_mask = xp.asarray(known["mask_valid"])[:, None, None, None] > 0
   own = matte(target, known["colours"]) > THRESHOLD
@@ -84,20 +101,17 @@ def scores(predicted, target, known):
   inside, outside = truth.sum((-2, -1)), (~truth).sum((-2, -1))
   middle, found = centres(share)
   offset = middle - xp.asarray(known["centre"], dtype=middle.dtype)
-  there = xp.asarray(known["centre_valid"], dtype=ones.dtype)
+  there = xp.asarray(known["centre_valid"], dtype=squared.dtype)
 
   def some(count):
-    return xp.asarray(count > 0, dtype=ones.dtype)
+    return xp.asarray(count > 0, dtype=squared.dtype)
 
   return {
-    "mse": (squared.mean((-2, -1)), ones),
-    "mae": (abs(error).mean((-3, -2, -1)), ones),
-    "ssim": (alike, ones),
     "mse_target": (_mean(squared, truth, inside), some(inside)),
     "mse_background": (_mean(squared, ~truth, outside), some(outside)),
     "iou": (both / xp.maximum(either, 1), some(either)),
     "centre_error": (xp.sqrt((offset**2).sum(-1)), there * found),
-    "centre_found": (found * ones, there),
+    "centre_found": (some(found), there),
   }
 
 
