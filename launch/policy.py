@@ -4,15 +4,16 @@ examples:
   python -m launch.policy train --encoder runs/two_stream --data data/libero --out runs/policy
   python -m launch.policy train --encoder runs/two_stream --data data/libero --out runs/scratch \\
     --weights random --unfrozen
-  python -m launch.policy rollout --policy runs/policy --episodes 50 --out runs/policy/rollout
+  python -m launch.policy rollout --policy runs/policy --source libero_generated \\
+    --out runs/policy/rollout
 
 train    frames of steps i-1 and i -> action i. The encoder is frozen and deterministic, its
          features are computed once; --unfrozen trains it too (all frames then lie on the device),
          --weights random begins without pretraining. Scored on other demonstrations: two names of
          --split, or one that is divided 80/20. Writes policy.safetensors and policy.json.
-rollout  success in the generated manipulation world, with the demonstrations' camera, frame size
-         and rate, beside the scripted expert, the mean action and random actions on the same
-         episodes. Writes rollout.json and rollout.mp4.
+rollout  success in the generated manipulation world, in the environments that the demonstrations'
+         HDF5 files name (the same camera, rate and places), beside the scripted expert, the mean
+         action and random actions in the same episodes. Writes rollout.json and rollout.mp4.
 
 The policy is not told the instruction: give --instruction to learn one task of several.
 A low error of actions says little: copying the last action does well too. Success says more.
@@ -46,7 +47,7 @@ def _parser():
   train = make("train", help="learn from demonstrations", description=TRAIN)
   add = train.add_argument
   add("--encoder", required=True, help="run of configs/two_stream.py, or a weights file")
-  add("--data", required=True, help="folder of launch.prepare libero")
+  add("--data", required=True, help="folder of launch.prepare libero; or embedded")
   add("--split", nargs="+", default=["train", "val"], help="learn on the first, score the second")
   add("--instruction", help="only the demonstrations of this task")
   add("--weights", choices=("pretrained", "random"), default="pretrained", help="of the encoder")
@@ -60,9 +61,14 @@ def _parser():
   rollout = make("rollout", help="act in the generated world", description=ROLLOUT)
   add = rollout.add_argument
   add("--policy", required=True, help="folder of train, or its policy.safetensors")
+  add(
+    "--source",
+    required=True,
+    help="folder of launch.prepare manipulation --layout libero, which the policy's data are made "
+    "of; or embedded",
+  )
   add("--episodes", type=int, default=50, help="in all")
   add("--first_seed", type=int, default=10**9, help="episode k has this seed + k")
-  add("--moving_camera", action="store_true", help="let the camera move")
   add("--videos", type=int, default=4, help="episodes in rollout.mp4; 0 for none")
   for one in (train, rollout):
     one.add_argument("--seed", type=int, default=0, help="of all random numbers but episodes")

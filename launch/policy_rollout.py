@@ -19,21 +19,13 @@ def run(path, args):
   import numpy as np
   import tqdm
 
-  from vistraj_jax.core import checks
   from vistraj_jax.data import images
   from vistraj_jax.metrics import success
   from vistraj_jax.models.two_stream import policy as policies
-  from vistraj_jax.prepare.world import manipulation, manipulation_expert
+  from vistraj_jax.prepare.world import manipulation_expert
 
   policy = policies.load(path, actions=_ACTIONS)
-  rate, size = policy.about["frame_rate"], policy.about["frame_size"]
-  tasks = policy.about["instructions"]
-  for task in tasks:
-    checks.require(
-      task in manipulation.TASKS,
-      f"{path}: learned {task!r}, the generated world has tasks as {manipulation.TASKS[0]!r}; roll "
-      "out where the demonstrations come from.",
-    )
+  worlds = _worlds(path, policy.about, args.source)
   seen = (policy.image_size, policy.image_size)
   random = np.random.default_rng(args.seed)
   actors = {
@@ -42,12 +34,6 @@ def run(path, args):
     "mean_action": lambda world, frame: policy.arrays["mean"],
     "random_actions": lambda world, frame: random.uniform(-1, 1, _ACTIONS),
   }
-  worlds = [
-    manipulation.Environment(
-      manipulation.Settings(task=task, size=size, rate=rate, moving_camera=args.moving_camera)
-    )
-    for task in tasks
-  ]
   found, pictures = {}, []
   with tqdm.tqdm(total=len(actors) * args.episodes, unit="episode", delay=3) as bar:
     for name, actor in actors.items():
@@ -67,12 +53,43 @@ def run(path, args):
       }
   result = {
     "policy": str(path),
-    "tasks": tasks,
+    "source": str(args.source),
+    "tasks": [world.settings.task for world in worlds],
     "first_seed": args.first_seed,
-    "moving_camera": args.moving_camera,
     "success": found,
   }
-  return result, pictures, rate
+  return result, pictures, worlds[0].settings.rate
+
+
+def _worlds(path, about, source):
+  """Returns the environments of the tasks that a policy has learned."""
+  import pathlib
+
+  from vistraj_jax.core import checks
+  from vistraj_jax.prepare import embedded
+  from vistraj_jax.prepare.world import manipulation_libero
+
+  folder = embedded.demonstrations("libero") if source == "embedded" else pathlib.Path(source)
+  files = sorted(folder.rglob("*.hdf5"))
+  checks.require(
+    files,
+    f"--source: {folder}: no file *.hdf5; give the folder of launch.prepare manipulation.",
+  )
+  known = {world.settings.task: world for world in map(manipulation_libero.environment, files)}
+  missing = [task for task in about["instructions"] if task not in known]
+  checks.require(
+    not missing,
+    f"--source: {folder} has the tasks {list(known)[:2]} and so on, not {missing[:1]}, which "
+    f"{path} has learned; give the folder that its demonstrations were made of.",
+  )
+  worlds = [known[task] for task in about["instructions"]]
+  rate = worlds[0].settings.rate
+  checks.require(
+    abs(rate - about["frame_rate"]) < 0.01,
+    f"{path}: learned at {about['frame_rate']:g} steps a second, {folder} runs at {rate:g}; the "
+    "same action would move another way.",
+  )
+  return worlds
 
 
 def _episode(world, seed, actor, needs_frames, film):

@@ -29,7 +29,7 @@ def train(args):
   encoder = two_stream_features.load_encoder(args.encoder)
   if args.weights == "random":
     encoder = two_stream_features.randomized(encoder, args.seed)
-  sources, parts, sizes = _demonstrations(args)
+  sources, parts = _demonstrations(args)
   mean, scale = probes.standard(parts[0].action)
   data = [{"action": part.action, "mean": mean, "scale": scale} for part in parts]
   head = policies.ActionHead(actions=len(mean))
@@ -49,7 +49,6 @@ def train(args):
     "weights": args.weights,
     "unfrozen": args.unfrozen,
     "frame_rate": sources[0].fps,
-    "frame_size": sizes[0],
     "instructions": sorted(set(parts[0].instruction.tolist())),
   }
   held = parts[1]
@@ -76,11 +75,13 @@ def train(args):
 
 
 def _demonstrations(args):
-  """Returns ([source of each part], [`Steps` to learn, to score], [px of the frames of each])."""
+  """Returns ([source of each part], [`Steps` to learn from, `Steps` to score])."""
+  from launch import two_stream_features
   from vistraj_jax.data import two_stream, two_stream_actions
 
+  data = two_stream_features.data_root(args.data)
   checks.require(len(args.split) <= 2, f"--split: {args.split}; give one split, or two.")
-  sources = [two_stream.Trajectories(args.data, split) for split in args.split]
+  sources = [two_stream.Trajectories(data, split) for split in args.split]
   rates = [source.fps for source in sources]
   checks.require(
     len(set(rates)) == 1,
@@ -105,7 +106,7 @@ def _demonstrations(args):
   checks.require(
     len(set(widths)) == 1, f"--split: {args.split} have actions of {widths} numbers; one is wanted."
   )
-  return sources, parts, [own[0].size for own in motions]
+  return sources, parts
 
 
 def _frozen(encoder, head, sources, parts, data, args):

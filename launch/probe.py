@@ -39,10 +39,9 @@ def main(argv=None):
   from launch import runtime, two_stream_features
   from vistraj_jax.data import two_stream, two_stream_actions
   from vistraj_jax.metrics import report
-  from vistraj_jax.prepare import embedded
 
   runtime.configure()
-  data = str(embedded.root("two_stream")) if args.data == "embedded" else args.data
+  data = two_stream_features.data_root(args.data)
   sources = [two_stream.Trajectories(data, split) for split in args.split]
   checks.require(
     len({source.fps for source in sources}) == 1,
@@ -54,7 +53,7 @@ def main(argv=None):
   encoders = {"trained": encoder, "random": two_stream_features.randomized(encoder, args.seed)}
   result = {
     "encoder": str(args.encoder),
-    "data": str(data),
+    "data": data,
     "split": args.split,
     "frame_rate": sources[0].fps,
     "settings": {
@@ -101,7 +100,11 @@ def _parser():
   parser = command_line.parser(__doc__)
   add = parser.add_argument
   add("--encoder", required=True, help="run of configs/two_stream.py, or a weights file")
-  add("--data", required=True, help="folder of launch.prepare egodex or libero; or embedded")
+  add(
+    "--data",
+    required=True,
+    help="folder of launch.prepare egodex or libero; or embedded:libero, embedded:egodex",
+  )
   add("--split", nargs="+", default=["train", "val"], help="learn on the first, score the second")
   add("--gaps", nargs="+", type=int, default=[1, 10], help="frames between the two frames")
   add("--probes", nargs="+", choices=PROBES, default=list(PROBES), help="kinds of heads")

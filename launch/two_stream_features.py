@@ -29,6 +29,14 @@ class Encoder(NamedTuple):
   encode: Any
 
 
+def data_root(text):
+  """Returns the folder that --data names; embedded[:LAYOUT] is made on first use."""
+  from vistraj_jax.prepare import embedded
+
+  name, _, layout = text.partition(":")
+  return str(embedded.two_stream_root(layout or "libero")) if name == "embedded" else text
+
+
 def load_encoder(path):
   """Returns the `Encoder` of a run or weights file; see `trained.load_variables`."""
   import jax

@@ -29,7 +29,6 @@ class Motion(NamedTuple):
     where: names the record in errors.
     video: the video or demonstration that the record is a piece of.
     instruction: what is done, as text.
-    size: px, side of the stored frames.
     joints: names, J of them.
     position, orientation: float64 [T, J, 3]; None where unknown.
     confidence: [T, J] in 0..1; None where unknown.
@@ -39,7 +38,6 @@ class Motion(NamedTuple):
   where: str
   video: str
   instruction: str = ""
-  size: int = 0
   joints: tuple = ()
   position: Any = None
   orientation: Any = None
@@ -244,7 +242,6 @@ def _motion(record, where):
     where=where,
     video=re.sub(r"#\d+$", "", record["trajectory_id"].decode()),  # pieces of a long video
     instruction=record["instruction"].decode(),
-    size=int(record["size"]),
     joints=joints,
     position=rows("pose", len(joints), 3),
     orientation=rows("orientation", len(joints), 3),

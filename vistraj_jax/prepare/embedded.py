@@ -8,7 +8,7 @@ import os
 import pathlib
 
 from vistraj_jax.core import checks
-from vistraj_jax.prepare.frame_pairs import bridge
+from vistraj_jax.prepare.frame_pairs import bridge, libero, videos
 from vistraj_jax.prepare.future_video import convert as convert_videos
 from vistraj_jax.prepare.nuscenes import clips, database, dataset
 from vistraj_jax.prepare.waymo_e2e import convert
@@ -144,16 +144,23 @@ def demonstrations(layout="bridge", **settings):
   return made_once(f"manipulation-{layout}", versioned, make)
 
 
-def two_stream_root():
-  """Returns the folder of the embedded camera trajectories (`data.two_stream`), made once."""
+def two_stream_root(layout="bridge"):
+  """Returns the folder of embedded camera trajectories (`data.two_stream`), made once.
+
+  Args:
+    layout: of `manipulation_writer.LAYOUTS`; what is made of "libero" is for probes and policies,
+      of "egodex" for probes.
+  """
+  readers = {"bridge": bridge.prepare, "egodex": videos.prepare_egodex, "libero": libero.prepare}
+  read = readers[checks.choice("embedded layout", layout, readers)]
 
   def make(out):
-    bridge.prepare(demonstrations("bridge"), out, processes=os.cpu_count() or 1)
+    read(demonstrations(layout), out, processes=os.cpu_count() or 1)
 
   settings = {
     "version": _TWO_STREAM_VERSION,
     "world": manipulation_writer.VERSION,
-    "demonstrations": manipulation_writer.usual("bridge"),
+    "demonstrations": manipulation_writer.usual(layout),
   }
   return made_once("two_stream", settings, make)
 
