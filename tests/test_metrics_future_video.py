@@ -119,6 +119,7 @@ def test_straight_line_moves_the_foreground_and_stops_at_the_border():
   np.testing.assert_array_equal(scores.straight_line(one, 1, colours)[:, 0], one[:, -1])
 
 
+@pytest.mark.slow
 def test_table_of_the_discs():
   """What the originals' data gives to predictors that learn nothing."""
   rng = np.random.RandomState(0)
@@ -129,17 +130,17 @@ def test_table_of_the_discs():
     thing = shapes.Shape(one, 5, (255, 0, 0), mask=scores.TARGET)
     frames, masks = video_writer.render([thing], 50, 128)
     video = frames[None].astype(np.float32) / 255
-    known = {"mask": masks[None, 25::6], "centre": one[None, 25::6], "colours": RED_ON_BLACK}
-    known |= {"mask_valid": np.ones(1), "centre_valid": np.ones((1, 5))}
+    known = {"mask": masks[None, 25:], "centre": one[None, 25:], "colours": RED_ON_BLACK}
+    known |= {"mask_valid": np.ones(1), "centre_valid": np.ones((1, 25))}
     trivial = scores.trivial_predictions(video[:, :25], 25, RED_ON_BLACK)
     for name, predicted in trivial.items():
-      found = scores.foreground_scores(predicted[:, ::6], video[:, 25::6], known)
-      found["mse"] = ((predicted[:, ::6] - video[:, 25::6]) ** 2).mean((2, 3, 4)), np.ones((1, 5))
+      found = scores.foreground_scores(predicted, video[:, 25:], known)
+      found["mse"] = ((predicted - video[:, 25:]) ** 2).mean((2, 3, 4)), np.ones((1, 25))
       totals[name].add(found, np.ones(1))
   found = {name: total.summary() for name, total in totals.items()}
   assert found["black"]["psnr"] == pytest.approx(27.83, abs=0.01)
   assert found["grey"]["psnr"] == pytest.approx(6.02, abs=0.01)
-  assert found["copy_last"]["psnr"] == pytest.approx(26.3, abs=0.1)
+  assert found["copy_last"]["psnr"] == pytest.approx(26.3, abs=0.05)
   assert found["straight_line"]["psnr"] == pytest.approx(40.6, abs=0.5)
   assert found["straight_line"]["iou"] == pytest.approx(0.954, abs=0.005)
   assert found["straight_line"]["centre_error"] == pytest.approx(0.19, abs=0.02)
