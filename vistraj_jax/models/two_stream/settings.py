@@ -1,8 +1,12 @@
 """config.model -> the network it describes: two streams, one stream, or the masked autoencoder."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks, trained
+from vistraj_jax.core import multiply_adds as multiply_adds_lib
 from vistraj_jax.models.two_stream import baselines, blocks, network
 from vistraj_jax.nn import initializers
 
@@ -71,12 +75,12 @@ def make(model, batch_axis=None):
 
 def init(net, rng):
   """Returns the initial variables of a network of `make`."""
-  image = jnp.zeros((1, net.image_size, net.image_size, 3))
-  inputs = (image, image)
-  if isinstance(net, baselines.VideoMAE):
-    inputs = (*inputs, jnp.zeros((1, net.num_patches)))
-  variables = initializers.init(net, rng, *inputs)
-  return {name: tree for name, tree in variables.items() if name != "intermediates"}
+  return _variables(initializers.init(net, rng, *_example(net)))
+
+
+def shapes(net):
+  """Returns the tree of shapes of the variables of a network, without computing anything."""
+  return _variables(jax.eval_shape(net.init, jax.random.PRNGKey(0), *_example(net)))
 
 
 def load(path):
@@ -97,3 +101,24 @@ def encoder_params(params):
   """Returns the parameters that `encode` reads, without those of decoders."""
   others = ("decoder", "encoder_to_decoder", "head", "mask_token")
   return {name: tree for name, tree in params.items() if not name.startswith(others)}
+
+
+def multiply_adds(net):
+  """Returns those of one pair of frames: (of `encode`, of the whole network in evaluation)."""
+  variables, example = shapes(net), _example(net)
+  encode = functools.partial(net.apply, method="encode")
+  params = {"params": variables["params"]}
+  return (
+    multiply_adds_lib.count(encode, params, *example[:2]),
+    multiply_adds_lib.count(net.apply, variables, *example),
+  )
+
+
+def _example(net):
+  image = jnp.zeros((1, net.image_size, net.image_size, 3))
+  is_masked = isinstance(net, baselines.VideoMAE)
+  return (image, image, jnp.zeros((1, net.num_patches))) if is_masked else (image, image)
+
+
+def _variables(found):
+  return {name: tree for name, tree in found.items() if name != "intermediates"}
