@@ -5,6 +5,7 @@ examples:
   python -m launch.plot hota --scores runs/scores/scores.json --out hota.png
   python -m launch.plot tracks --data data/world/val --run runs/trackssm --out tracks.mp4 --truth
   python -m launch.plot waypoints --data data/waymo --runs runs/siglip:SigLIP --out waypoints.png
+  python -m launch.plot futures --run runs/xmem --out futures.png
 
 `python -m launch.plot curves --help` and so on show the options of each.
 """
@@ -12,7 +13,7 @@ examples:
 import functools
 import pathlib
 
-from launch import command_line
+from launch import command_line, plot_clips
 from vistraj_jax.core import checks
 
 CURVES = """Draws training curves of one or several runs: loss, next-box overlap with its baselines
@@ -38,15 +39,12 @@ RING = ("FRONT_LEFT", "FRONT", "FRONT_RIGHT", "BACK_LEFT", "BACK", "BACK_RIGHT")
 def main(argv=None):
   """Runs one drawing command and prints what it wrote."""
   args = _parser().parse_args(argv)
-  commands = {"curves": _curves, "hota": _hota, "tracks": _tracks, "waypoints": _waypoints}
-  return commands[args.command](args)
+  return _COMMANDS[args.command](args)
 
 
 def _parser():
   parser = command_line.parser(__doc__)
-  commands = parser.add_subparsers(
-    dest="command", required=True, metavar="curves|hota|tracks|waypoints"
-  )
+  commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
   add = functools.partial(commands.add_parser, formatter_class=command_line.HelpFormatter)
 
   curves = add("curves", help="training curves from log.jsonl", description=CURVES)
@@ -88,6 +86,8 @@ def _parser():
     "--proposals", type=int, default=1, help="proposals of each run, the best by their scores"
   )
   waypoints.add_argument("--out", required=True, help="PNG file to write")
+
+  plot_clips.add_commands(add)
   return parser
 
 
@@ -257,6 +257,17 @@ def _labelled(argument):
 
 def _check_ending(path, ending):
   checks.require(path.endswith(ending), f"--out: {path} does not end in {ending!r}; rename it.")
+
+
+_COMMANDS = {
+  "curves": _curves,
+  "hota": _hota,
+  "tracks": _tracks,
+  "waypoints": _waypoints,
+  "masks": plot_clips.masks,
+  "futures": plot_clips.futures,
+  "clip": plot_clips.clip,
+}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ TEXT = (255, 255, 255)
 _DASH = 5  # px
 
 
+def colour(text):
+  """Returns the (blue, green, red) of "#RRGGBB"."""
+  return tuple(int(text[i : i + 2], 16) for i in (5, 3, 1))
+
+
 def box_corners(boxes_xywh, scale, offset=(0, 0)):
   """Turns left, top, width, height [N, 4] into corners [N, 4] of a picture `scale` times as big."""
   boxes = np.asarray(boxes_xywh, np.float64).reshape(-1, 4) * scale

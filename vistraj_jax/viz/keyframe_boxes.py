@@ -47,8 +47,7 @@ class Sequence:
 
 def colour(class_id):
   """Returns the (blue, green, red) of a class."""
-  text = _COLOURS[class_id]
-  return tuple(int(text[i : i + 2], 16) for i in (5, 3, 1))
+  return drawing.colour(_COLOURS[class_id])
 
 
 def picture(sequence, number, width):
