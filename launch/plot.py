@@ -6,6 +6,7 @@ examples:
   python -m launch.plot tracks --data data/world/val --run runs/trackssm --out tracks.mp4 --truth
   python -m launch.plot waypoints --data data/waymo --runs runs/siglip:SigLIP --out waypoints.png
   python -m launch.plot futures --run runs/xmem --out futures.png
+  python -m launch.plot videos --predictions runs/magvit/predictions.npz --out strips.png
 
 `python -m launch.plot curves --help` and so on show the options of each.
 """
@@ -13,7 +14,7 @@ examples:
 import functools
 import pathlib
 
-from launch import command_line, plot_clips
+from launch import command_line, plot_clips, plot_videos
 from vistraj_jax.core import checks
 
 CURVES = """Draws training curves of one or several runs: loss, next-box overlap with its baselines
@@ -88,6 +89,7 @@ def _parser():
   waypoints.add_argument("--out", required=True, help="PNG file to write")
 
   plot_clips.add_commands(add)
+  plot_videos.add_commands(add)
   return parser
 
 
@@ -267,6 +269,9 @@ _COMMANDS = {
   "masks": plot_clips.masks,
   "futures": plot_clips.futures,
   "clip": plot_clips.clip,
+  "videos": plot_videos.videos,
+  "horizon": plot_videos.horizon,
+  "codes": plot_videos.codes,
 }
 
 

@@ -4,10 +4,11 @@ from vistraj_jax.core import files
 
 # Distinguishable for most colour-blind readers (Okabe and Ito, 2008), darkest first.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-# Names of trivial motion models: drawn dashed wherever they appear.
+# Names of predictors that learn nothing: drawn dashed wherever they appear.
 BASELINES = (
   *("identity", "kalman", "stand_still"),
   *("constant_velocity", "constant_acceleration", "constant_turn_rate"),
+  *("black", "grey", "copy_last", "straight_line"),
 )
 
 
