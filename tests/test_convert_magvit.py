@@ -79,7 +79,7 @@ def test_refusals():
 @pytest.mark.parametrize("kind", ["magvit2", "seed"])
 def test_command(tmp_path, capsys, kind):
   """There and back; what the command reads piece by piece is what the library loads."""
-  made = _state(CONFIG if kind == "magvit2" else {"kind": "seed", "num_codes": 5})
+  made = _state(CONFIG if kind == "magvit2" else {"kind": "seed", "num_codes": 5, "latent_dim": 7})
   ((key, state),) = made.items()
   source, middle, out = (str(tmp_path / n) for n in ("in.ckpt", "w.safetensors", "out.ckpt"))
   write_torch.write_checkpoint(source, {key: state, "epoch": 5})

@@ -19,6 +19,11 @@ NETWORKS = {
 }
 
 
+def jit(function):
+  """jax.jit with XLA's options for large programs that run once."""
+  return jax.jit(function, compiler_options=QUICK if jax.default_backend() == "cpu" else None)
+
+
 @functools.cache
 def shapes(network, num_classes=400):
   clip = jax.ShapeDtypeStruct((1, 32, 64, 64, 3), np.float32)
@@ -38,10 +43,7 @@ def run(case, network, name):
   model = NETWORKS[network](400)
   count = sum(leaf.size for name, leaf in _flat(params) if not name.endswith(("/mean", "/var")))
   assert count == case.config["params"]
-  options = QUICK if jax.default_backend() == "cpu" else None
-  return jax.jit(lambda p, x: model.apply({"params": p}, x), compiler_options=options)(
-    params, video
-  )
+  return jit(lambda params, video: model.apply({"params": params}, video))(params, video)
 
 
 def first(x):

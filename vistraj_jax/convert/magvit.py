@@ -109,7 +109,7 @@ def tree_shapes(config):
     config: fields of the tokenizer, with "kind".
   """
   if config["kind"] == "seed":
-    return _seed_shapes(config["num_codes"])
+    return _seed_shapes(config["num_codes"], config["latent_dim"])
   channels, blocks, bits = config["channels"], config["num_blocks"], config["bits"]
   widths = [channels * m for m in config["multipliers"]]
   last = len(widths) - 1
@@ -163,7 +163,8 @@ def plan(checkpoint, which, where):
   seed = {n.removeprefix(_SEED_PREFIX): t for n, t in state.items() if n.startswith(_SEED_PREFIX)}
   seed = seed or state
   if "quantizer.embedding.weight" in seed:
-    config = {"kind": "seed", "num_codes": seed["quantizer.embedding.weight"].shape[0]}
+    num_codes, latent_dim = seed["quantizer.embedding.weight"].shape
+    config = {"kind": "seed", "num_codes": num_codes, "latent_dim": latent_dim}
     return _planned(config, SEED_TABLE, seed, "", where)
   raw = {
     n: t for n, t in state.items() if not n.startswith(_PASSED_OVER) and not n.startswith(AVERAGE)
@@ -309,15 +310,15 @@ def _config(tensors, where):
   }
 
 
-def _seed_shapes(num_codes):
+def _seed_shapes(num_codes, latent_dim):
   first, second, last = _SEED_WIDTHS
   return {
     **_conv_shapes("encoder/conv_in", 3, 3, first),
     **_conv_shapes("encoder/conv1", 3, first, second),
     **_conv_shapes("encoder/conv2", 3, second, last),
-    **_conv_shapes("encoder/conv_out", 3, last, last),
-    "code_book": (num_codes, last),
-    **_conv_shapes("decoder/conv_in", 3, last, last),
+    **_conv_shapes("encoder/conv_out", 3, last, latent_dim),
+    "code_book": (num_codes, latent_dim),
+    **_conv_shapes("decoder/conv_in", 3, latent_dim, last),
     "decoder/deconv1/kernel": (3, 4, 4, last, second),
     "decoder/deconv1/bias": (second,),
     "decoder/deconv2/kernel": (3, 4, 4, second, first),

@@ -134,11 +134,13 @@ def _convolve(x, kernel, stride):
   pads = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[1:4]]
   pads = [(pad // 2, pad - pad // 2) for pad in pads]
   if jax.default_backend() == "cpu":
-    one = (
-      lambda images, taps: jax.lax.conv_general_dilated(  # noqa: E731
-        images, taps, (stride,) * 2, pads[1:], dimension_numbers=("NHWC", "HWIO", "NHWC")
+
+    def one(images, taps):
+      numbers = ("NHWC", "HWIO", "NHWC")
+      return jax.lax.conv_general_dilated(
+        images, taps, (stride,) * 2, pads[1:], dimension_numbers=numbers
       )
-    )
+
     return video_layers.by_frames(one, x, kernel, stride, pads[0])
   numbers = ("NDHWC", "DHWIO", "NDHWC")
   return jax.lax.conv_general_dilated(x, kernel, (stride,) * 3, pads, dimension_numbers=numbers)

@@ -17,7 +17,7 @@ from vistraj_jax.models.magvit.tokenizer import VideoTokenizer
 SYSTEM = "magvit_tokenizer"  # of its weights files
 _FIELDS = {
   "magvit2": (VideoTokenizer, ("channels", "multipliers", "num_blocks", "bits", "groups")),
-  "seed": (SeedTokenizer, ("num_codes",)),
+  "seed": (SeedTokenizer, ("num_codes", "latent_dim")),
 }
 _DTYPES = ("float32", "bfloat16")
 

@@ -15,23 +15,24 @@ from vistraj_jax.core import checks
 from vistraj_jax.nn import image_layers, quantize, video_layers
 from vistraj_jax.nn.video_layers import Conv
 
-WIDTHS = (64, 128, 256)
+WIDTHS = (64, 128, 256)  # channels of the convolutions
 
 
 @dataclasses.dataclass(frozen=True)
 class SeedTokenizer:
-  """Encoder, code book and decoder; parameters are {"encoder", "code_book" [K, 256], "decoder"}.
+  """Encoder, code book and decoder; parameters are {"encoder", "code_book" [K, C], "decoder"}.
 
   Attributes:
     num_codes: vectors of the code book, K.
+    latent_dim: their width, C.
     dtype: compute dtype; parameters and latents are float32.
   """
 
   num_codes: int = 1024
+  latent_dim: int = 256
   dtype: Any = jnp.float32
 
   value_range = (0.0, 1.0)
-  latent_dim = WIDTHS[-1]
   strides = (1, 4)
 
   def latent_shape(self, frames, height, width):
@@ -51,9 +52,11 @@ class SeedTokenizer:
     """rng -> params."""
     of_encoder, of_book, of_decoder = jax.random.split(rng, 3)
     bound = 1 / self.num_codes
-    book = jax.random.uniform(of_book, (self.num_codes, WIDTHS[-1]), minval=-bound, maxval=bound)
-    encoder, decoder = Encoder(self.dtype), Decoder(self.dtype)
-    latents = jnp.zeros((1, 1, 1, 1, WIDTHS[-1]))
+    book = jax.random.uniform(
+      of_book, (self.num_codes, self.latent_dim), minval=-bound, maxval=bound
+    )
+    encoder, decoder = Encoder(self.latent_dim, self.dtype), Decoder(self.dtype)
+    latents = jnp.zeros((1, 1, 1, 1, self.latent_dim))
     return {
       "encoder": encoder.init(of_encoder, jnp.zeros((1, 1, 4, 4, 3)))["params"],
       "code_book": book,
@@ -61,13 +64,13 @@ class SeedTokenizer:
     }
 
   def encode(self, params, video):
-    """video float [B, T, H, W, 3] in 0..1 -> latents float32 [B, T, H/4, W/4, 256].
+    """video float [B, T, H, W, 3] in 0..1 -> latents float32 [B, T, H/4, W/4, C].
 
     Raises:
       InputError: see `latent_shape`.
     """
     self.latent_shape(*video.shape[1:4])
-    encoder = Encoder(self.dtype)
+    encoder = Encoder(self.latent_dim, self.dtype)
     return encoder.apply({"params": params["encoder"]}, video).astype(jnp.float32)
 
   def quantize(self, latents, params):
@@ -76,11 +79,11 @@ class SeedTokenizer:
     return quantize.straight_through(latents, self.from_indices(index, params)), index
 
   def from_indices(self, indices, params):
-    """indices int [B, T, h, w] -> code vectors float32 [B, T, h, w, 256]."""
+    """indices int [B, T, h, w] -> code vectors float32 [B, T, h, w, C]."""
     return params["code_book"][indices]
 
   def decode(self, params, latents):
-    """latents [B, T, h, w, 256] -> video float32 [B, T, 4h, 4w, 3] in 0..1."""
+    """latents [B, T, h, w, C] -> video float32 [B, T, 4h, 4w, 3] in 0..1."""
     decoder = Decoder(self.dtype)
     return decoder.apply({"params": params["decoder"]}, latents).astype(jnp.float32)
 
@@ -88,8 +91,9 @@ class SeedTokenizer:
 
 
 class Encoder(nn.Module):
-  """Video [B, T, H, W, 3] in 0..1 -> latents [B, T, H/4, W/4, 256]."""
+  """Video [B, T, H, W, 3] in 0..1 -> latents [B, T, H/4, W/4, latent_dim]."""
 
+  latent_dim: int
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -98,11 +102,11 @@ class Encoder(nn.Module):
     x = nn.relu(Conv(WIDTHS[0], dtype=self.dtype, name="conv_in")(x))
     x = nn.relu(Conv(WIDTHS[1], stride=(1, 2), dtype=self.dtype, name="conv1")(x))
     x = nn.relu(Conv(WIDTHS[2], stride=(1, 2), dtype=self.dtype, name="conv2")(x))
-    return Conv(WIDTHS[2], dtype=self.dtype, name="conv_out")(x)
+    return Conv(self.latent_dim, dtype=self.dtype, name="conv_out")(x)
 
 
 class Decoder(nn.Module):
-  """Latents [B, T, h, w, 256] -> video [B, T, 4h, 4w, 3] in 0..1."""
+  """Latents [B, T, h, w, C] -> video [B, T, 4h, 4w, 3] in 0..1."""
 
   dtype: Any = jnp.float32
 
