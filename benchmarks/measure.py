@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import time
 
 # Freed memory is kept. Given back and faulted in again after every use, it would cost more than
@@ -45,3 +46,10 @@ def times(function, repeats, warm=1):
 def peak_gb():
   """Returns the most memory that this process has held so far."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def exit_if_different(differences, tolerance):
+  """Ends the process of a peer whose network is not ours; differences {what: number}."""
+  wrong = {name: value for name, value in differences.items() if not value < tolerance}
+  if wrong:
+    sys.exit(f"our network and the peer's differ by {wrong}; allowed is {tolerance}")
