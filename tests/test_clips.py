@@ -13,7 +13,7 @@ import real_data
 from launch import prepare
 from vistraj_jax.core import checks, geometry
 from vistraj_jax.data import depth as depth_images
-from vistraj_jax.data import example, pipeline, records, xmem
+from vistraj_jax.data import example, pipeline, point_clouds, records, xmem
 from vistraj_jax.prepare import rasters
 from vistraj_jax.prepare.nuscenes import clip_rows, clips, database
 
@@ -125,17 +125,43 @@ def test_camera_masks_depth_and_intrinsics_fit_at_every_size(root):
 def test_a_box_outside_has_an_empty_mask(tables):
   scene = database.Database(tables, clip_data.VERSION).scene("scene-0103", lidar=True)
   agents = clip_rows.Agents(scene)
-  rows = np.arange(len(scene.keyframe))
-  pose = agents.ego_pose[scene.keyframe]
-  place = geometry.into_frame(scene.translation[:, None], pose[:, :3], pose[:, 3:])[:, 0]
-  outside = np.abs(place[:, :2]).max(1) > 25.6 + 8
-  filled = agents.bev_masks(rows, rasters.Grid(25.6, 0.4)).any((1, 2))
-  assert outside.any() and not filled[outside].any()
-  assert filled[np.abs(place[:, :2]).max(1) < 25].all()
-  matrix = clip_rows.intrinsic(scene.cameras["CAM_FRONT"], (45, 80))
-  behind = place[:, 0] < -8
-  seen = agents.camera_masks(rows, "CAM_FRONT", matrix, (45, 80)).any((1, 2))
-  assert behind.any() and not seen[behind].any() and seen.any()
+  choice = dataclasses.replace(clips.DEFAULTS, reach=25.6, resolution=0.4, image_size=(45, 80))
+  counts = {"outside": 0, "behind": 0, "seen": 0}
+  for k in range(len(scene.time)):
+    pose = agents.ego_pose[k]
+    drawn, masks = agents.masks("bev", k, choice)
+    rows = agents.row[drawn, k]
+    place = geometry.into_frame(scene.translation[rows], pose[:3], pose[3:])
+    away, filled = np.abs(place[:, :2]).max(1), masks.any((1, 2))
+    assert filled[away < 25].all() and not filled[away > 25.6 + 8].any()
+    counts["outside"] += (away > 25.6 + 8).sum()
+    _, masks = agents.masks("CAM_FRONT", k, choice)
+    behind = place[:, 0] < -8
+    assert not masks[behind].any() and masks.sum(0).max() <= 1  # nearer boxes hide others
+    counts["behind"] += behind.sum()
+    counts["seen"] += masks.any((1, 2)).sum()
+  assert min(counts.values()) > 5
+
+
+def test_a_nearer_box_hides_a_farther_one(tables):
+  scene = database.Database(tables, clip_data.VERSION).scene("scene-0103", lidar=True)
+  camera = scene.cameras["CAM_FRONT"]
+  size, rows = (90, 160), np.flatnonzero(scene.keyframe == 0)[:2]
+  # Two cars ahead, the second 10 m behind the first and 2 m to its right.
+  ahead = geometry.out_of_frame(
+    np.array([[0, 0, 20.0], [2, 0, 30]]), *np.split(camera.sensor_pose, [3])
+  )
+  ahead = geometry.out_of_frame(ahead, *np.split(camera.ego_pose[0], [3]))
+  moved = {"translation": scene.translation.copy(), "size_wlh": np.ones_like(scene.size_wlh) * 2}
+  moved["translation"][:] = (0, 0, -1000)
+  moved["translation"][rows] = ahead
+  agents = clip_rows.Agents(dataclasses.replace(scene, **moved))
+  choice = dataclasses.replace(clips.DEFAULTS, image_size=size)
+  drawn, masks = agents.masks("CAM_FRONT", 0, choice)
+  near, far = (masks[np.flatnonzero(agents.row[drawn, 0] == row)[0]] for row in rows)
+  assert near.any() and far.any() and not (near & far).any()
+  across = np.flatnonzero(near.any(0)), np.flatnonzero(far.any(0))
+  assert across[0].min() < across[1].min() and across[1].max() > across[0].max()
 
 
 def test_positions_go_to_the_ego_frame_and_back_within_a_millimetre(root, tables):
@@ -306,17 +332,16 @@ def test_real_points_lie_in_the_masks_of_their_boxes():
   scene = database.Database(folder, "v1.0-mini").scene("scene-0061", lidar=True)
   agents = clip_rows.Agents(scene)
   assert scene.lidar.file.tolist()[0].startswith("samples/LIDAR_TOP/")
-  from vistraj_jax.data import point_clouds
-
   points = point_clouds.read_points(folder / scene.lidar.file[0])[:, :3]
   pose = scene.lidar.sensor_pose
   ego = geometry.out_of_frame(points, pose[:3], pose[3:])
   world = geometry.out_of_frame(ego, agents.ego_pose[0, :3], agents.ego_pose[0, 3:])
-  grid = rasters.Grid(51.2, 0.2)
-  cars = [i for i, c in enumerate(scene.category) if c.startswith("vehicle.")]
-  masks = agents.bev_masks(np.array(cars), grid)
+  choice = dataclasses.replace(clips.DEFAULTS, resolution=0.2)
   inside_boxes = in_masks = 0
-  for car, mask in zip(cars, masks, strict=True):
+  for agent, mask in zip(*agents.masks("bev", 0, choice), strict=True):
+    car = agents.row[agent, 0]
+    if not agents.category[agent].startswith("vehicle."):
+      continue
     local = geometry.into_frame(world, scene.translation[car], scene.rotation[car])
     inside = (np.abs(local) < scene.size_wlh[car][[1, 0, 2]] / 2).all(-1)
     inside &= (np.abs(ego[:, :2]) < 51).all(-1)

@@ -61,22 +61,22 @@ class Clips:
     self.agents = clip_rows.Agents(scene)
     self.points = functools.cache(self._points)
     self._camera = functools.cache(self._read_camera)
+    # Windows follow each other in time: what a few of them need is held.
+    self._drawn = functools.lru_cache(64)(self._draw)
 
   def record(self, row):
     """Returns the serialized record of one index row."""
     choice, start = self.choice, row["first_keyframe"]
     observed = range(start, start + choice.t_in)
     pose = np.array(row["ego_pose"])
-    missing = choice.objects - len(row["objects"])
-    objects = np.searchsorted(self.agents.tokens, row["objects"])
-    annotations = np.pad(
-      self.agents.row[objects][:, list(observed)], ((0, missing), (0, 0)), constant_values=-1
-    )
+    objects = np.full(choice.objects, -1)
+    objects[: len(row["objects"])] = np.searchsorted(self.agents.tokens, row["objects"])
+    annotated = (objects[:, None] >= 0) & (self.agents.row[objects][:, list(observed)] >= 0)
     values = {
       **{name: row[name] for name in xmem.STRINGS},
       "schema_version": row["schema_version"],
-      "object_valid": np.arange(choice.objects) < len(row["objects"]),
-      "mask_valid": (annotations >= 0).T.ravel(),
+      "object_valid": objects >= 0,
+      "mask_valid": annotated.T.ravel(),
       "future_xy": row["target"]["future_xy"],
       "future_valid": np.ones(choice.t_out),
       "past_xy": row["past_xy"],
@@ -93,32 +93,33 @@ class Clips:
       "cam_from_ego": np.zeros((0, 16)),
     }
     if "bev" in choice.inputs:
-      draw = functools.partial(self.agents.bev_masks, grid=choice.grid)
       values["points"] = [xmem.pack_points(self.points(k)[0]) for k in observed]
-      values["bev_masks"] = self._masks(annotations, draw, (choice.grid.size,) * 2)
+      values["bev_masks"] = [self._pack_masks("bev", k, objects) for k in observed]
     if "camera" in choice.inputs:
-      values |= self._seen(row["cam"], observed, annotations)
+      found = [self._camera(row["cam"], k) for k in observed]
+      matrix = clip_rows.intrinsic(self.scene.cameras[row["cam"]], choice.image_size)
+      values |= {
+        "frames": [jpeg for jpeg, _, _ in found],
+        "depth": [depth for _, depth, _ in found],
+        "cam_from_ego": np.stack([pose.ravel() for _, _, pose in found]),
+        "intrinsics": np.tile(matrix.ravel(), (len(found), 1)),
+        "camera_masks": [self._pack_masks(row["cam"], k, objects) for k in observed],
+      }
     return example.encode(values, xmem.SPEC)
 
-  def _masks(self, annotations, draw, size):
-    """Packs the masks of annotations int [K, T], -1 where there is none."""
-    masks = np.zeros((*annotations.shape, *size), bool)
-    there = annotations >= 0
-    masks[there] = draw(annotations[there])
-    return [xmem.pack_masks(masks[:, t]) for t in range(masks.shape[1])]
+  def _pack_masks(self, view, k, objects):
+    """Packs the masks of agents `objects` int [K] at key frame k, -1 for none."""
+    drawn, bits, shape = self._drawn(view, k)
+    masks = np.zeros((len(objects), *shape), bool)
+    for mask, agent in zip(masks, objects, strict=True):
+      for at in np.flatnonzero(drawn == agent):  # none where it is not annotated
+        mask[:] = np.unpackbits(bits[at], count=mask.size).reshape(shape)
+    return xmem.pack_masks(masks)
 
-  def _seen(self, name, observed, annotations):
-    size = self.choice.image_size
-    matrix = clip_rows.intrinsic(self.scene.cameras[name], size)
-    found = [self._camera(name, k) for k in observed]
-    draw = functools.partial(self.agents.camera_masks, name=name, intrinsic=matrix, size=size)
-    return {
-      "frames": [jpeg for jpeg, _, _ in found],
-      "depth": [depth for _, depth, _ in found],
-      "camera_masks": self._masks(annotations, draw, size),
-      "intrinsics": np.tile(matrix.ravel(), (len(found), 1)),
-      "cam_from_ego": np.stack([pose.ravel() for _, _, pose in found]),
-    }
+  def _draw(self, view, k):
+    """Returns (agents [N], their masks as bits uint8 [N, M], (height, width)) of key frame k."""
+    drawn, masks = self.agents.masks(view, k, self.choice)
+    return drawn, np.packbits(masks.reshape(len(masks), -1), axis=1), masks.shape[1:]
 
   def _points(self, k):
     """Returns (points kept [N, 5], number in reach) of key frame k, in random order."""

@@ -8,7 +8,6 @@ the last observed key frame.
 
 import collections
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -20,7 +19,6 @@ INPUTS = ("bev", "camera")
 KEYFRAME_RATE = 2  # Hz
 REASONS = ("no agent", "future unknown", "too slow", "hidden at first", "hidden too often")
 _SPEED_STEP = 4  # future key frames, over which speed is measured
-_CHUNK = 64  # masks drawn at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,25 +92,46 @@ class Agents:
     xyz = geometry.into_frame(self.scene.translation[rows], pose[:3], pose[3:])
     return np.where((rows >= 0)[:, None], xyz[:, :2], 0.0), rows >= 0
 
-  def bev_masks(self, rows, grid):
-    """Masks of annotations `rows` int [N] from above, at their key frames: bool [N, S, S]."""
-    scene = self.scene
-    pose = self.ego_pose[scene.keyframe[rows]]
-    center = geometry.into_frame(scene.translation[rows][:, None], pose[:, :3], pose[:, 3:])[:, 0]
-    heading = rasters.yaw(scene.rotation[rows]) - rasters.yaw(pose[:, 3:])
+  def masks(self, view, keyframe, choice):
+    """Draws all annotations of a key frame.
+
+    In a camera's image, nearer boxes hide farther ones; from above, boxes do not hide each other.
+
+    Args:
+      view: "bev" or the name of a camera.
+      keyframe: from 0.
+      choice: `Choice`.
+
+    Returns:
+      (int64 [N], the agents annotated there; bool [N, H, W]).
+    """
+    agents = np.flatnonzero(self.row[:, keyframe] >= 0)
+    rows = self.row[agents, keyframe]
+    if view == "bev":
+      return agents, self._bev_masks(rows, keyframe, choice.grid)
+    return agents, self._camera_masks(rows, keyframe, view, choice.image_size)
+
+  def _bev_masks(self, rows, keyframe, grid):
+    scene, pose = self.scene, self.ego_pose[keyframe]
+    center = geometry.into_frame(scene.translation[rows], pose[:3], pose[3:])
+    heading = rasters.yaw(scene.rotation[rows]) - rasters.yaw(pose[3:])
     corners = rasters.bev_corners(center, scene.size_wlh[rows], heading, grid)
     return rasters.filled(corners, (grid.size, grid.size))
 
-  def camera_masks(self, rows, name, intrinsic, size):
-    """Masks of annotations `rows` int [N] in the images of their key frames: bool [N, H, W]."""
+  def _camera_masks(self, rows, keyframe, name, size):
     scene, camera = self.scene, self.scene.cameras[name]
-    pose = camera.ego_pose[np.flatnonzero(camera.is_keyframe)[scene.keyframe[rows]]]
+    ego = camera.ego_pose[np.flatnonzero(camera.is_keyframe)[keyframe]]
     corners = geometry.box_corners(
       scene.translation[rows], scene.size_wlh[rows], scene.rotation[rows]
     )
-    corners = geometry.into_frame(corners, pose[:, :3], pose[:, 3:])
-    corners = geometry.into_frame(corners, camera.sensor_pose[:3], camera.sensor_pose[3:])
-    return rasters.camera_masks(corners, intrinsic, size)
+    for pose in (ego, camera.sensor_pose):
+      corners = geometry.into_frame(corners, pose[:3], pose[3:])
+    masks = rasters.camera_masks(corners, intrinsic(camera, size), size)
+    free = np.ones(size, bool)
+    for nearest in np.argsort(np.linalg.norm(corners.mean(1), axis=-1), kind="stable"):
+      masks[nearest] &= free
+      free &= ~masks[nearest]
+    return masks
 
 
 def rows(scene, split, choice):
@@ -163,25 +182,15 @@ def is_agent(category):
 
 def _pixels(agents, choice):
   """Counts pixels of all agents: {"bev" or camera: int64 [A, K]}, 0 where not annotated."""
-  scene = agents.scene
   of_agent = np.array([is_agent(category) for category in agents.category], bool)
-  agent, keyframe = np.nonzero((agents.row >= 0) & of_agent[:, None])
-  annotations = agents.row[agent, keyframe]
-  draw = {}
-  if "bev" in choice.inputs:
-    draw["bev"] = lambda some: agents.bev_masks(some, choice.grid)
-  if "camera" in choice.inputs:
-    for name in choice.cameras:
-      matrix = intrinsic(scene.cameras[name], choice.image_size)
-      draw[name] = functools.partial(
-        agents.camera_masks, name=name, intrinsic=matrix, size=choice.image_size
-      )
+  views = ["bev"] if "bev" in choice.inputs else []
+  views += choice.cameras if "camera" in choice.inputs else ()
   pixels = {}
-  for name, masks in draw.items():
-    pixels[name] = np.zeros(agents.row.shape, np.int64)
-    for i in range(0, len(annotations), _CHUNK):
-      part = slice(i, i + _CHUNK)
-      pixels[name][agent[part], keyframe[part]] = masks(annotations[part]).sum((1, 2))
+  for view in views:
+    pixels[view] = np.zeros(agents.row.shape, np.int64)
+    for k in range(agents.row.shape[1]):
+      drawn, masks = agents.masks(view, k, choice)
+      pixels[view][drawn, k] = masks.sum((1, 2)) * of_agent[drawn]
   return pixels
 
 
