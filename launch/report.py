@@ -4,6 +4,7 @@ examples:
   python -m launch.report waypoints --runs runs/ego:ego-only runs/siglip:SigLIP --out report
   python -m launch.report grid --grid grid.json --out report
   python -m launch.report layers --features features/smolvlm --out report/layers
+  python -m launch.report two_stream --size small --seeds 0 1 2 --out report/two_stream
 
 waypoints  scores finished runs of configs/vlm_waypoint.py beside the ego-motion baselines, and
            compares each with the first by a paired bootstrap over sequences.
@@ -12,42 +13,45 @@ grid       trains the rows of a JSON list [{"label": "SigLIP, LoRA r16", "argume
            a process of launch.train in {out}/runs, then scores them. The same command goes on
            where it was interrupted; finished rows are left alone.
 layers     trains one head for every hidden state in a folder of features.
+two_stream trains the variants of configs/two_stream.py (or the rows of --grid) with every seed,
+           probes their encoders, trains policies on them and lets these act: encoders are compared
+           by what they are good for, not only by the loss of pretraining. Goes on like grid.
 
-Writes to --out: report.md, report.json, and pictures; with frames.npz the scores of every frame.
+Writes to --out: report.md, report.json, and pictures; waypoints and grid also frames.npz, the
+scores of every frame, two_stream also bars.json, [{"run", "metric": {name: [values per seed]}}].
 """
 
 import functools
 import json
 import pathlib
-import re
-import subprocess
-import sys
 
-from launch import command_line
+from launch import command_line, grid, two_stream_report
 from vistraj_jax.core import checks, files
 
 WAYPOINTS = "Scores finished waypoint runs on the same frames, beside ego-motion baselines."
 GRID = "Trains the rows of a grid that are not finished, then scores all of them."
+TWO_STREAM = "Trains and transfers the variants of the two-stream system, and compares them."
 LAYERS = "Trains one head for every hidden state in a folder of features, and draws the curve."
 
 
 def main(argv=None):
   """Runs one report and prints its table."""
   args = _parser().parse_args(argv)
-  return {"waypoints": _waypoints, "grid": _grid, "layers": _layers}[args.command](args)
+  commands = {"waypoints": _waypoints, "grid": _grid, "layers": _layers, "two_stream": _two_stream}
+  return commands[args.command](args)
 
 
 def _parser():
   parser = command_line.parser(__doc__)
-  commands = parser.add_subparsers(dest="command", required=True, metavar="waypoints|grid|layers")
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   add = functools.partial(commands.add_parser, formatter_class=command_line.HelpFormatter)
   waypoints = add("waypoints", help="table of finished runs", description=WAYPOINTS)
   waypoints.add_argument(
     "--runs", required=True, nargs="+", metavar="RUN[:LABEL]", help="folders of launch.train"
   )
-  grid = add("grid", help="train a grid, then its table", description=GRID)
-  grid.add_argument("--grid", required=True, help="JSON list of rows, see above")
-  for one in (waypoints, grid):
+  rows = add("grid", help="train a grid, then its table", description=GRID)
+  rows.add_argument("--grid", required=True, help="JSON list of rows, see above")
+  for one in (waypoints, rows):
     one.add_argument("--split", default="val", help="split to score")
     one.add_argument("--batch_size", type=int, default=256, help="frames at once")
     one.add_argument("--samples", type=int, default=10_000, help="resamples of the bootstrap")
@@ -56,22 +60,22 @@ def _parser():
   layers.add_argument(
     "settings", nargs="*", help="settings of launch.train, such as --config.phases.head.epochs=4"
   )
-  for one in (waypoints, grid, layers):
+  streams = add("two_stream", help="ablation of two-stream encoders", description=TWO_STREAM)
+  two_stream_report.add_arguments(streams)
+  for one in (waypoints, rows, layers, streams):
     one.add_argument("--out", required=True, help="folder to write")
   return parser
 
 
 def _waypoints(args):
-  return _report(_labelled(args.runs), args)
+  return _report(grid.labelled(args.runs), args)
 
 
 def _grid(args):
-  rows = _read_grid(args.grid)
   runs = {}
-  for row in rows:
-    workdir = pathlib.Path(args.out) / "runs" / re.sub(r"[^\w.-]+", "_", row["label"])
-    _train(row["arguments"], workdir, row["label"])
-    runs[row["label"]] = workdir
+  for row in grid.read(args.grid):
+    workdir = runs[row["label"]] = grid.folder(args.out, row["label"])
+    grid.train(row["arguments"], workdir, row["label"])
   return _report(runs, args)
 
 
@@ -91,8 +95,8 @@ def _layers(args):
     number = layer if layer >= 0 else max(header.layers) + 1  # -1 stands for the last
     workdir = out / "runs" / f"layer{number:02d}"
     settings = [f"--config.data.features={args.features}", f"--config.data.layer={layer}"]
-    _train([base, "--config.data.root=", *settings, *args.settings], workdir, f"layer {layer}")
-    found[number] = _best_metrics(workdir)
+    grid.train([base, "--config.data.root=", *settings, *args.settings], workdir, f"layer {layer}")
+    found[number] = grid.best_metrics(workdir)
   found = dict(sorted(found.items()))
   rows = [["hidden state", "", "ADE@3s (m)", "ADE@5s (m)"]]
   rows += [
@@ -111,6 +115,10 @@ def _layers(args):
   print(report.as_text(rows))
   print(f"written: {out / 'report.md'}, {out / 'report.json'}, {out / 'layers.png'}")
   return 0
+
+
+def _two_stream(args):
+  return two_stream_report.report(args)
 
 
 def _report(runs, args):
@@ -178,61 +186,6 @@ def _report(runs, args):
   names = ("report.md", "report.json", "frames.npz", "horizon.png", "intents.png")
   print(f"written: {', '.join(str(out / name) for name in names)}")
   return 0
-
-
-def _train(arguments, workdir, label):
-  """Trains in a process of its own, so that its memory and its failures are its own."""
-  if (workdir / "resources.json").is_file():
-    print(f"{label}: finished before, in {workdir}")
-    return
-  command = [sys.executable, "-m", "launch.train", *arguments, f"--workdir={workdir}"]
-  done = subprocess.run(command)
-  checks.require(
-    done.returncode == 0 and (workdir / "resources.json").is_file(),
-    f"{label}: training did not finish (exit status {done.returncode}): {' '.join(command)}.",
-  )
-
-
-def _read_grid(path):
-  path = pathlib.Path(path)
-  checks.require(path.is_file(), f"--grid: {path}: no such file.")
-  try:
-    rows = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise checks.InputError(f"--grid: {path}: no JSON ({error}).") from None
-  fits = isinstance(rows, list) and all(
-    isinstance(row, dict)
-    and isinstance(row.get("label"), str)
-    and isinstance(row.get("arguments"), list)
-    for row in rows
-  )
-  checks.require(
-    fits and rows, f'--grid: {path}: a list of {{"label": text, "arguments": [text]}} is wanted.'
-  )
-  labels = [row["label"] for row in rows]
-  checks.require(len(set(labels)) == len(labels), f"--grid: {path}: labels repeat: {labels}.")
-  return rows
-
-
-def _labelled(runs):
-  """Returns {label: folder} of the arguments RUN[:LABEL]."""
-  found = {}
-  for run in runs:
-    folder, colon, label = run.rpartition(":")
-    if not colon or pathlib.Path(run).is_dir():
-      folder, label = run, pathlib.Path(run).resolve().name
-    checks.require(
-      label and label not in found,
-      f"--runs: {run!r} has an empty label or one that is taken; write RUN:LABEL.",
-    )
-    found[label] = pathlib.Path(folder)
-  return found
-
-
-def _best_metrics(workdir):
-  """Returns the metrics of the evaluation with the smallest loss."""
-  rows = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
-  return min((row for row in rows if "loss/val" in row), key=lambda row: row["loss/val"])
 
 
 if __name__ == "__main__":

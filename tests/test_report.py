@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_waypoints as tiny
 
-from launch import convert, plot, report, train
+from launch import convert, grid, plot, report, train
 from vistraj_jax.convert import read_torch
 from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.models.vlm_waypoint import network
@@ -71,9 +71,9 @@ def test_grid_trains_what_is_missing(runs, tmp_path, monkeypatch, capsys):
     train.train(tiny.config("features", runs / "features", **tiny.TINY, **changes), workdir)
     return type("Done", (), {"returncode": 0})
 
-  monkeypatch.setattr(report.subprocess, "run", training)
-  grid = [{"label": "one, r16", "arguments": ["--config.x=1"]}, {"label": "two", "arguments": []}]
-  (tmp_path / "grid.json").write_text(json.dumps(grid))
+  monkeypatch.setattr(grid.subprocess, "run", training)
+  rows = [{"label": "one, r16", "arguments": ["--config.x=1"]}, {"label": "two", "arguments": []}]
+  (tmp_path / "grid.json").write_text(json.dumps(rows))
   arguments = ["grid", "--grid", tmp_path / "grid.json", "--out", tmp_path / "out"]
   arguments = [str(a) for a in (*arguments, "--samples", 50)]
   assert report.main(arguments) == 0 and len(calls) == 2
@@ -82,6 +82,10 @@ def test_grid_trains_what_is_missing(runs, tmp_path, monkeypatch, capsys):
   capsys.readouterr()
   assert report.main(arguments) == 0 and len(calls) == 2
   assert "two: finished before" in capsys.readouterr().out
+  rows[0]["arguments"] = ["--config.x=2"]
+  (tmp_path / "grid.json").write_text(json.dumps(rows))
+  with pytest.raises(checks.InputError, match="made with --config.x=1, now --config.x=2 is wanted"):
+    report.main(arguments)
 
 
 def test_layers(runs, tmp_path, monkeypatch, capsys):
@@ -93,7 +97,7 @@ def test_layers(runs, tmp_path, monkeypatch, capsys):
     train.train(config, command[-1].removeprefix("--workdir="))
     return type("Done", (), {"returncode": 0})
 
-  monkeypatch.setattr(report.subprocess, "run", training)
+  monkeypatch.setattr(grid.subprocess, "run", training)
   arguments = ["layers", "--features", str(runs / "features"), "--out", str(tmp_path)]
   assert report.main([*arguments, "--", "--config.seed=3"]) == 0
   assert set(json.loads((tmp_path / "report.json").read_text())) == {"0", "1"}
@@ -102,18 +106,18 @@ def test_layers(runs, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-  "grid, sentence",
+  "text, sentence",
   [("{", "no JSON"), ("{}", "a list of"), ('[{"label": "a", "arguments": []}]' * 1, None)],
 )
-def test_bad_grids(tmp_path, grid, sentence):
+def test_bad_grids(tmp_path, text, sentence):
   path = tmp_path / "grid.json"
-  path.write_text(grid)
+  path.write_text(text)
   if sentence is None:
-    assert report._read_grid(path)[0]["label"] == "a"
-    path.write_text(json.dumps(json.loads(grid) * 2))
+    assert grid.read(path)[0]["label"] == "a"
+    path.write_text(json.dumps(json.loads(text) * 2))
     sentence = "labels repeat"
   with pytest.raises(checks.InputError, match=sentence):
-    report._read_grid(path)
+    grid.read(path)
 
 
 def test_runs_on_other_frames(runs, tmp_path):

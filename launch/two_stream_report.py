@@ -1,0 +1,252 @@
+"""launch.report two_stream: what the variants of the two-stream system are good for.
+
+Every variant is trained with every seed, its frozen encoder probed, a policy learned on it and let
+act. A variant may win by its loss and lose by all the rest.
+"""
+
+import json
+import pathlib
+import statistics
+
+from launch import grid
+from vistraj_jax.core import checks, files
+
+VARIANTS = ("a", "b", "c", "d", "v6", "single_stream", "videomae")
+LABELS = {
+  "a": "A patches only",
+  "b": "B + current frame",
+  "c": "C + last CLS",
+  "d": "D CLS of three depths",
+  "v6": "v6 a decoder a stream",
+  "single_stream": "single stream",
+  "videomae": "VideoMAE",
+}
+RANDOM = "random weights"
+_MEAN = ("mean_action", "mean_action")
+_PRETRAINING = {"loss": "loss/val", "MSE": "mse/val", "PSNR": "psnr/val", "SSIM": "ssim/val"}
+NOTE = (
+  "Mean over {seeds} seed(s), with the standard deviation over them. R2 of linear and attentive "
+  "probes of the frozen encoder at gap {gap}, on videos the heads have not seen; errors of actions "
+  "held out, in their own units; success of {episodes} episodes a seed. The networks differ in "
+  "what they compute, see the second table. Its losses cannot be compared between all rows: that "
+  "of VideoMAE is of masked patches, that of two decoders the mean of both. With M of four "
+  "channels img_t + M is the frame to be predicted."
+)
+_DIGITS = (("loss", 5), ("MSE", 5), ("PSNR", 2), ("SSIM", 4))
+
+
+def add_arguments(parser):
+  """Adds the arguments of the command."""
+  add = parser.add_argument
+  add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="rows of the table")
+  add("--size", choices=("full", "small"), default="full", help="of the variants")
+  add("--grid", help="JSON list of rows in place of --variants and --size, see above")
+  add("--seeds", nargs="+", type=int, default=[0], help="of pretraining, probes and policies")
+  add("--data", default="embedded:libero", help="for probes and policies, see launch.probe")
+  add("--gap", type=int, default=10, help="frames between the two frames of a probe")
+  add("--source", default="embedded", help="environments of the policies, see launch.policy")
+  add("--instruction", help="the task to learn; the first of --data in the alphabet if absent")
+  add("--probe_arguments", default="", help="further arguments of launch.probe, in one text")
+  add("--policy_arguments", default="", help="further arguments of launch.policy train")
+  add("--episodes", type=int, default=50, help="of every policy")
+  add("settings", nargs="*", help="settings of all rows, such as --config.phases.pretrain.epochs=8")
+
+
+def report(args):
+  """Runs what is missing, writes and prints the tables; returns 0."""
+  from vistraj_jax.metrics import report as tables
+
+  rows = grid.read(args.grid) if args.grid else _rows(args)
+  checks.require(
+    len(set(args.seeds)) == len(args.seeds), f"--seeds: {args.seeds} repeat; give each once."
+  )
+  words = _instruction(args)
+  found = {}
+  for number, row in enumerate(rows):
+    seeds = [_run(row, seed, number == 0, words, args) for seed in args.seeds]
+    found[row["label"]] = _arranged([own for own, _ in seeds])
+    if number == 0:
+      found |= {name: _arranged([others[name] for _, others in seeds]) for name in seeds[0][1]}
+  costs = {row["label"]: _cost(_workdir(args, row, args.seeds[0])) for row in rows}
+  bars = [{"run": label, "metric": metrics} for label, metrics in found.items()]
+  transfer, pretraining = _transfer_table(found), _pretraining_table(found, costs)
+  note = NOTE.format(seeds=len(args.seeds), gap=args.gap, episodes=args.episodes)
+  text = "\n\n".join(
+    (
+      "# Two-stream encoders",
+      f"{note} Task: {words!r}.",
+      "## What the encoders are good for",
+      tables.as_markdown(transfer),
+      "## Pretraining",
+      tables.as_markdown(pretraining),
+    )
+  )
+  out = pathlib.Path(args.out)
+  plain = {"seeds": args.seeds, "gap": args.gap, "instruction": words, "runs": found}
+  plain["costs"] = costs
+  files.write_text(out / "report.json", json.dumps(plain, indent=2) + "\n")
+  files.write_text(out / "bars.json", json.dumps(bars, indent=2) + "\n")
+  files.write_text(out / "report.md", text + "\n")
+  print(f"{note}\n\n{tables.as_text(transfer)}\n\n{tables.as_text(pretraining)}")
+  print(
+    "written: " + ", ".join(str(out / f"{n}") for n in ("report.md", "report.json", "bars.json"))
+  )
+  return 0
+
+
+def _rows(args):
+  end = "" if args.size == "full" else ",small"
+  return [
+    {"label": LABELS[name], "arguments": [f"--config=configs/two_stream.py:{name}{end}"]}
+    for name in args.variants
+  ]
+
+
+def _instruction(args):
+  """Returns the task that policies learn."""
+  from launch import two_stream_features
+  from vistraj_jax.data import two_stream, two_stream_actions
+
+  source = two_stream.Trajectories(two_stream_features.data_root(args.data), "train")
+  known = sorted({motion.instruction for motion in two_stream_actions.read_motions(source)})
+  if args.instruction is None:
+    return known[0]
+  return checks.choice("--instruction", args.instruction, known)
+
+
+def _workdir(args, row, seed):
+  return grid.folder(args.out, row["label"]) / f"seed{seed}"
+
+
+def _run(row, seed, is_first, words, args):
+  """Does all steps of one row and seed.
+
+  Returns:
+    ({metric: number} of the row, {label: {metric: number}} of what it is compared with; empty but
+    for the first row).
+  """
+  workdir, label = _workdir(args, row, seed), f"{row['label']}, seed {seed}"
+  grid.train([*row["arguments"], *args.settings, f"--config.seed={seed}"], workdir, label)
+  common = ["--data", args.data, "--seed", seed]
+  probe = workdir / "probe" / "probe.json"
+  grid.once(
+    ["probe"],
+    [*common, "--gaps", args.gap, *args.probe_arguments.split()],
+    ["--encoder", workdir, "--out", probe.parent],
+    probe,
+    label,
+  )
+  scores = json.loads(probe.read_text())["gaps"][str(args.gap)]
+  learned, acted = _policy("pretrained", workdir / "policy", workdir, common, words, label, args)
+  metrics = grid.best_metrics(workdir)
+  own = {name: metrics[key] for name, key in _PRETRAINING.items() if key in metrics}
+  own |= _r2(scores["trained"]) | _transferred(learned, acted, "policy", "policy")
+  if not is_first:
+    return own, {}
+  others = {
+    "mean action": {**_r2({"": scores["mean_action"]}), **_transferred(learned, acted, *_MEAN)},
+    "copy last action": {"policy MSE": learned["scores"]["copy_last_action"]["mse"]},
+    "random actions": {"success": acted["success"]["random_actions"]["rate"]},
+    "scripted expert": {"success": acted["success"]["scripted_expert"]["rate"]},
+  }
+  for label_of, key in (("copy img_t", "copy"), ("img_t + M", "add_motion")):
+    named = {"PSNR": f"psnr/{key}", "SSIM": f"ssim/{key}", "MSE": f"mse/{key}"}
+    others[label_of] = {name: metrics[k] for name, k in named.items() if k in metrics}
+  learned, acted = _policy("random", workdir / "random", workdir, common, words, label, args)
+  control = _r2(scores["random"]) | _transferred(learned, acted, "policy", "policy")
+  return own, {RANDOM: control, **others}
+
+
+def _r2(scores):
+  return {f"R2 {name}".strip(): one["r2"] for name, one in scores.items()}
+
+
+def _transferred(learned, acted, offline, closed):
+  return {
+    "policy MSE": learned["scores"][offline]["mse"],
+    "success": acted["success"][closed]["rate"],
+  }
+
+
+def _policy(weights, out, workdir, common, words, label, args):
+  """Learns a policy and lets it act; returns the results of both."""
+  learned, acted = out / "policy.json", out / "rollout.json"
+  grid.once(
+    ["policy", "train"],
+    [*common, "--instruction", words, "--weights", weights, *args.policy_arguments.split()],
+    ["--encoder", workdir, "--out", out],
+    learned,
+    label,
+  )
+  grid.once(
+    ["policy", "rollout"],
+    ["--episodes", args.episodes, "--source", args.source],
+    ["--policy", out, "--out", out],
+    acted,
+    label,
+  )
+  return json.loads(learned.read_text()), json.loads(acted.read_text())
+
+
+def _arranged(seeds):
+  """Turns [{metric: number} of each seed] into {metric: [number of each seed]}."""
+  return {name: [own[name] for own in seeds] for name in seeds[0]}
+
+
+def _cost(workdir):
+  """Returns parameters, multiply-adds and seconds a step of a trained row."""
+  import jax
+
+  from vistraj_jax.models.two_stream import settings
+
+  config = json.loads((workdir / "config.json").read_text())
+  net = settings.make(config["model"])
+  encode, forward = settings.multiply_adds(net)
+  params = settings.shapes(net)["params"]
+  size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+  return {
+    "parameters": size(params),
+    "encoder_parameters": size(settings.encoder_params(params)),
+    "encoder_gmac": encode / 1e9,
+    "forward_gmac": forward / 1e9,
+    "step_seconds": grid.step_seconds(workdir),
+    "batch_size": config["phases"]["pretrain"]["batch_size"],
+  }
+
+
+def _transfer_table(found):
+  probes = list(dict.fromkeys(n for one in found.values() for n in one if n.startswith("R2 ")))
+  rows = [["run", "", *probes, "policy MSE", "success (%)"]]
+  for label, one in found.items():
+    if not one.keys() & {*probes, "policy MSE", "success", "R2"}:
+      continue
+    # The mean action has one R2, whatever the readout.
+    cells = [_cell(one.get(name, one.get("R2")), 3) for name in probes]
+    success = [100 * value for value in one.get("success", [])]
+    rows.append([label, "", *cells, _cell(one.get("policy MSE"), 4), _cell(success, 0)])
+  return rows
+
+
+def _pretraining_table(found, costs):
+  rows = [["run", "", "loss", "MSE", "PSNR (dB)", "SSIM"]]
+  rows[0] += ["parameters", "of the encoder", "GMAC", "of the encoder", "s/step", "pairs/step"]
+  for label, one in found.items():
+    if label not in costs and "PSNR" not in one:
+      continue
+    cells = [_cell(one.get(name), digits) for name, digits in _DIGITS]
+    cost = costs.get(label)
+    if cost:
+      cells += [f"{cost['parameters']:,}", f"{cost['encoder_parameters']:,}"]
+      cells += [f"{cost['forward_gmac']:.3g}", f"{cost['encoder_gmac']:.3g}"]
+      cells += [f"{cost['step_seconds']:.3g}", str(cost["batch_size"])]
+    else:
+      cells += ["-"] * 6
+    rows.append([label, "", *cells])
+  return rows
+
+
+def _cell(values, digits):
+  if not values:
+    return "-"
+  mean = f"{statistics.fmean(values):.{digits}f}"
+  return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
