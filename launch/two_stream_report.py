@@ -45,7 +45,7 @@ def add_arguments(parser):
   add("--data", default="embedded:libero", help="for probes and policies, see launch.probe")
   add("--gap", type=int, default=10, help="frames between the two frames of a probe")
   add("--source", default="embedded", help="environments of the policies, see launch.policy")
-  add("--instruction", help="the task to learn; the first of --data in the alphabet if absent")
+  add("--instruction", help="the task to learn; the first in the alphabet if absent")
   add("--probe_arguments", default="", help="further arguments of launch.probe, in one text")
   add("--policy_arguments", default="", help="further arguments of launch.policy train")
   add("--episodes", type=int, default=50, help="of every policy")
@@ -103,12 +103,17 @@ def _rows(args):
 
 
 def _instruction(args):
-  """Returns the task that policies learn."""
+  """Returns the task that policies learn: one with demonstrations in both splits."""
   from launch import two_stream_features
   from vistraj_jax.data import two_stream, two_stream_actions
 
-  source = two_stream.Trajectories(two_stream_features.data_root(args.data), "train")
-  known = sorted({motion.instruction for motion in two_stream_actions.read_motions(source)})
+  root = two_stream_features.data_root(args.data)
+  sources = [two_stream.Trajectories(root, split) for split in ("train", "val")]
+  tasks = [{m.instruction for m in two_stream_actions.read_motions(one)} for one in sources]
+  known = sorted(tasks[0] & tasks[1])
+  checks.require(
+    known, f"--data: {root} has no task in both splits; prepare more, or another --val_share."
+  )
   if args.instruction is None:
     return known[0]
   return checks.choice("--instruction", args.instruction, known)

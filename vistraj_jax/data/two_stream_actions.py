@@ -161,7 +161,9 @@ def pose_changes(motions, gap, limit=0, seed=0):
   )
   index, target, video = [], [], []
   for i, motion in enumerate(motions):
-    starts = np.arange(max(len(motion.position) - gap, 0))
+    if len(motion.position) <= gap:
+      continue
+    starts = np.arange(len(motion.position) - gap)
     if motion.confidence is not None:
       sure = (motion.confidence >= MIN_CONFIDENCE).all(1)
       starts = starts[sure[starts] & sure[starts + gap]]
@@ -258,7 +260,9 @@ def _kind(motion):
 
 def _change(motion, starts, gap):
   ends = starts + gap
-  moved = (motion.position[ends] - motion.position[starts]).reshape(len(starts), -1)
+  moved = (motion.position[ends] - motion.position[starts]).reshape(
+    len(starts), 3 * len(motion.joints)
+  )
   if motion.joints != (END_EFFECTOR,):
     return moved
   parts = [moved]
