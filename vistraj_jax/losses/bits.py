@@ -1,4 +1,4 @@
-"""Losses of predicted latents and codes, one number an example: squared error, bits, sub-tokens."""
+"""Losses of predicted latents and codes, one number an example."""
 
 import jax
 import jax.numpy as jnp
@@ -24,22 +24,6 @@ def bit_nats(logits, target):
   """Binary cross-entropy in nats of every bit, float32 of the logits' shape."""
   sign = jnp.where(target > 0, 1.0, -1.0)
   return jax.nn.softplus(-sign * logits.astype(jnp.float32))
-
-
-def class_nats(logits, target, smoothing=0.0):
-  """Cross-entropy in nats of classes.
-
-  Args:
-    logits: [..., classes].
-    target: int [...].
-    smoothing: share of the target that is spread evenly over all classes.
-
-  Returns:
-    float32 [...].
-  """
-  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-  right = jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
-  return -(1 - smoothing) * right - smoothing * log_p.mean(-1)
 
 
 def masked_mean(values, mask):
