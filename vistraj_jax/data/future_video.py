@@ -6,17 +6,14 @@ seeded by (seed, epoch, index): neither workers nor a resumed run change it. Eva
 are a fixed list, cropped at the centre, the same for every run.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import os
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from vistraj_jax.core import checks
-from vistraj_jax.data import example, images, records
+from vistraj_jax.data import example, images, records, threads
 
 NAME = "video"
 STATISTICS = "dataset_stats.json"
@@ -146,13 +143,10 @@ class Windows:
   past: int
   future: int
   image_size: int
-  _threads: Any = None
+  _threads: threads.Threads = dataclasses.field(default_factory=threads.Threads)
 
   def __len__(self):
     return len(self.rows) * self.per_video
-
-  def __getstate__(self):
-    return {**self.__dict__, "_threads": None}
 
   @property
   def frames(self):
@@ -189,9 +183,7 @@ class Windows:
     return {"id": [self.videos.ids[row] for row, _ in places], "start": [s for _, s in places]}
 
   def _collect(self, one, indices):
-    if self._threads is None:
-      self._threads = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    found = list(self._threads.map(one, np.asarray(indices).tolist()))
+    found = self._threads.map(one, indices)
     return {
       name: np.stack([np.asarray(row[name], dtype) for row in found])
       for name, (dtype, _) in ELEMENT.items()

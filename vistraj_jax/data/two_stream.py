@@ -7,18 +7,15 @@ Every pair is drawn by a generator of its own, seeded by (seed, epoch, index): n
 a resumed run change it. Evaluation pairs are a fixed list, the same for every run.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import os
 import pathlib
 import sys
-from typing import Any
 
 import numpy as np
 
 from vistraj_jax.core import checks
-from vistraj_jax.data import example, gaps, images, records
+from vistraj_jax.data import example, gaps, images, records, threads
 
 NAME = "two_stream"
 STATISTICS = "dataset_stats.json"
@@ -118,13 +115,10 @@ class Pairs:
   crop: str
   probabilities: np.ndarray
   loss_decay: float
-  _threads: Any = None
+  _threads: threads.Threads = dataclasses.field(default_factory=threads.Threads)
 
   def __len__(self):
     return len(self.rows) * self.per_trajectory
-
-  def __getstate__(self):
-    return {**self.__dict__, "_threads": None}
 
   def about(self):
     """Returns what a run records of its data: trajectories, frames, rate, share of short ones."""
@@ -154,9 +148,7 @@ class Pairs:
     return row, int(rng.integers(length - gap)), gap
 
   def _collect(self, one, indices):
-    if self._threads is None:
-      self._threads = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    found = list(self._threads.map(one, np.asarray(indices).tolist()))
+    found = self._threads.map(one, indices)
     return {
       name: np.stack([np.asarray(row[name], dtype) for row in found])
       for name, (dtype, _) in ELEMENT.items()

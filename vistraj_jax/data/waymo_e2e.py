@@ -9,16 +9,14 @@ Augmentation is not done here: a mirrored example has its image flipped left to 
 and ay negated and intents left and right exchanged, which a task does on the device.
 """
 
-import concurrent.futures
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from vistraj_jax.core import checks, shares
-from vistraj_jax.data import example, features, images, records
+from vistraj_jax.data import example, features, images, records, threads
 
 NAME = "waymo_e2e"
 CAMERAS = (  # index = number of the camera, less 1
@@ -161,13 +159,10 @@ class Images:
     self.camera, self.size = camera, size
     self._where = f"{root}: {NAME}-{split}"
     self._source = records.TFRecordSource(records.find_shards(root, NAME, split))
-    self._threads = None
+    self._threads = threads.Threads()
 
   def __len__(self):
     return len(self._source)
-
-  def __getstate__(self):
-    return {**self.__dict__, "_threads": None}
 
   def gather(self, indices):
     """Returns the images of `indices` int [B]: uint8 [B, H, W, 3].
@@ -175,9 +170,7 @@ class Images:
     Raises:
       InputError: a damaged record or JPEG, or images of different sizes.
     """
-    if self._threads is None:
-      self._threads = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    found = list(self._threads.map(self._decode, np.asarray(indices).tolist()))
+    found = self._threads.map(self._decode, indices)
     sizes = {image.shape[:2] for image in found}
     checks.require(
       len(sizes) == 1,

@@ -8,10 +8,8 @@ A data set is a folder of one TFRecord per clip, `rows-<split>.jsonl` with the i
 and `dataset_stats.json`, whose settings say how long clips are and how large pictures.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import os
 import pathlib
 import zlib
 from typing import Any
@@ -20,7 +18,7 @@ import numpy as np
 
 from vistraj_jax.core import checks
 from vistraj_jax.data import depth as depth_images
-from vistraj_jax.data import example, images, records
+from vistraj_jax.data import example, images, records, threads
 
 NAME = "xmem"
 STATISTICS = "dataset_stats.json"
@@ -141,7 +139,7 @@ class Clips:
   objects: int
   points: int
   _source: Any = None
-  _threads: Any = None
+  _threads: threads.Threads = dataclasses.field(default_factory=threads.Threads)
   _rows: Any = None
 
   def __post_init__(self):
@@ -151,7 +149,7 @@ class Clips:
     return len(self._source)
 
   def __getstate__(self):
-    return {**self.__dict__, "_threads": None, "_rows": None}
+    return {**self.__dict__, "_rows": None}
 
   def about(self):
     """Returns what a run records of its data: clips, scenes, categories and the stored layout."""
@@ -172,9 +170,7 @@ class Clips:
     Raises:
       InputError: a damaged record; one of another length, size or number of objects; no object.
     """
-    if self._threads is None:
-      self._threads = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    found = list(self._threads.map(self.clip, np.asarray(indices).tolist()))
+    found = self._threads.map(self.clip, indices)
     return {name: np.stack([clip[name] for clip in found]) for name in ELEMENT[self.mode]}
 
   def clip(self, index):
