@@ -349,3 +349,33 @@ def test_real_points_lie_in_the_masks_of_their_boxes():
     inside_boxes += inside.sum()
     in_masks += mask[rows, columns].sum()
   assert inside_boxes > 100 and in_masks > 0.95 * inside_boxes
+
+
+def test_real_tables_without_sensor_files_are_refused_at_once(tmp_path):
+  folder = real_data.folder("nuscenes_scenes")
+  with pytest.raises(checks.InputError, match="files of LIDAR_TOP are missing, the first is"):
+    prepare.main(clip_data.arguments(folder, tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_clips_of_the_simulated_world(tmp_path):
+  """Points of moving vehicles lie in their masks, and the report counts what the files hold."""
+  world = [
+    *("world", "--out", str(tmp_path / "db"), "--seconds", "4", "--train", "1", "--val", "1")
+  ]
+  world += [*("--test", "0", "--moving", "40", "--parked", "10", "--sweeps", "--processes", "2")]
+  prepare.main(world)
+  small = {**clip_data.CHOICE, "points": 4096, "resolution": 0.5}
+  small = clip_data.arguments(tmp_path / "db", tmp_path / "clips", **small)
+  small[small.index("--version") + 1] = "v1.0-trainval"
+  prepare.main([*small, "--processes", "2"])
+  found = _load(tmp_path / "clips", image_size=(256, 256), points=4096)
+  layout, inside = found.layout, 0
+  for i in range(len(found)):
+    clip = found.clip(i)
+    for t in range(layout.t_in):
+      points = clip["points"][t, : clip["num_points"][t]]
+      raised = points[np.abs(points[:, 2] - 1.2) < 0.4]  # above the road, below the roofs
+      rows, columns = np.floor((layout.reach - raised[:, :2]) / layout.resolution).astype(int).T
+      inside += clip["masks"][t, 0][rows, columns].sum()
+  assert inside > 5 * len(found)
