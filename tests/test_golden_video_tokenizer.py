@@ -85,7 +85,7 @@ def test_causal_convolutions():
     case.check(name, _first(_bound(tensors, name, module)(x)))
 
 
-def test_convolution_by_frames_equals_the_one_over_three_axes():
+def test_convolution_by_images_equals_the_one_over_three_axes():
   """What CPUs do and what other devices do, values and gradients."""
   x = jnp.asarray(fill.tensor("frames", (2, 5, 4, 6, 3)))
   kernel = jnp.asarray(fill.tensor("kernel", (3, 3, 3, 3, 2)))

@@ -24,6 +24,7 @@ PIPELINES = {
   "future_video": "vistraj_jax.data.future_video",
   "trackssm": "vistraj_jax.data.trackssm",
   "two_stream": "vistraj_jax.data.two_stream",
+  "video_codes": "vistraj_jax.data.video_codes",
   "waymo_e2e": "vistraj_jax.data.waymo_e2e",
   "xmem": "vistraj_jax.data.xmem",
 }

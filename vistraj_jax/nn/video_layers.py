@@ -1,8 +1,8 @@
 """Convolutions of videos [B, T, H, W, C], causal in time or symmetric.
 
-On a CPU a kernel of several frames runs as that many convolutions of images, added up: measured
-with jax 0.10 on two cores, 3 to 4 times as fast as XLA's convolution over three axes, forward and
-backward. Elsewhere it is one convolution.
+On a CPU the frames that a kernel sees are laid one behind the other as channels of an image, whose
+convolution follows: measured with jax 0.10 on two cores, 2 to 3.5 times as fast as XLA's
+convolution over three axes, forward and backward. Elsewhere it is one convolution.
 """
 
 from typing import Any
@@ -61,8 +61,8 @@ def convolve(x, kernel, stride, around):
     [B, (T + before + after - frames) // stride[0] + 1, ceil(H / stride[1]), ..., out].
   """
   if jax.default_backend() == "cpu":
-    one = lambda frames, taps: image_layers.convolve(frames, taps, stride[1])  # noqa: E731
-    return by_frames(one, x, kernel, stride[0], around)
+    one = lambda images, kernel: image_layers.convolve(images, kernel, stride[1])  # noqa: E731
+    return by_images(one, x, kernel, stride[0], around)
   half = kernel.shape[1] // 2
   return jax.lax.conv_general_dilated(
     x,
@@ -73,28 +73,21 @@ def convolve(x, kernel, stride, around):
   )
 
 
-def by_frames(convolve_images, x, kernel, stride, around):
-  """A convolution of videos as a sum of convolutions of images, one for each frame of the kernel.
+def by_images(convolve_images, x, kernel, stride, around):
+  """A convolution of videos as one of images whose channels are those of several frames.
 
   Args:
-    convolve_images: (images [N, H, W, in], kernel[i]) -> images.
+    convolve_images: (images [N, H, W, frames * in], kernel [side, side, frames * in, out]) ->
+      images.
     x, kernel: as in `convolve`.
     stride: step in time.
     around: frames of zeros before and after.
   """
-  B, T = x.shape[:2]
-  count = (T + sum(around) - len(kernel)) // stride + 1
-  total = 0
-  for i in range(len(kernel)):
-    shift = i - around[0]  # output j reads frame stride * j + shift
-    first = max(0, -(shift // stride))
-    last = min(count - 1, (T - 1 - shift) // stride)
-    if last < first:
-      continue
-    start = stride * first + shift
-    frames = x[:, start : stride * last + shift + 1 : stride]
-    images = convolve_images(frames.reshape(-1, *x.shape[2:]), kernel[i])
-    images = images.reshape(B, last - first + 1, *images.shape[1:])
-    beyond = ((0, 0), (first, count - 1 - last), (0, 0), (0, 0), (0, 0))
-    total = total + jnp.pad(images, beyond)
-  return total
+  frames, C = len(kernel), x.shape[-1]
+  x = jnp.pad(x, ((0, 0), around, (0, 0), (0, 0), (0, 0)))
+  count = (x.shape[1] - frames) // stride + 1
+  span = stride * (count - 1) + 1
+  x = jnp.concatenate([x[:, i : i + span : stride] for i in range(frames)], -1)
+  kernel = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], frames * C, -1)
+  images = convolve_images(x.reshape(-1, *x.shape[2:]), kernel)
+  return images.reshape(len(x), count, *images.shape[1:])

@@ -132,7 +132,7 @@ class Double(nn.Module):
     shape = (3, 4, 4, x.shape[-1], self.features)
     kernel = self.param("kernel", image_layers.uniform_by_fan_in, shape).astype(self.dtype)
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
-    return video_layers.by_frames(_double, x.astype(self.dtype), kernel, 1, (1, 1)) + bias
+    return video_layers.by_images(_double, x.astype(self.dtype), kernel, 1, (1, 1)) + bias
 
 
 def _double(images, kernel):
