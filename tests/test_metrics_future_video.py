@@ -1,5 +1,7 @@
 """Scores of future frames: cases by hand, masked rows, trivial predictors, the discs' table."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ RED_ON_WHITE = np.array([[[255, 255, 255], [255, 0, 0]]])
 def _known(frames, size, **changes):
   """Knowledge of one video: a centre at (1, 1), no mask."""
   return {
-    "mask": np.zeros((1, frames, size, size), np.uint8),
-    "mask_valid": np.zeros(1),
+    "foreground": np.zeros((1, frames, size, size), np.uint8),
+    "foreground_valid": np.zeros(1),
     "centre": np.ones((1, frames, 2)),
     "centre_valid": np.ones((1, frames)),
     "colours": RED_ON_BLACK,
@@ -62,9 +64,9 @@ def test_stored_mask_rules_the_foreground():
   mask[..., :2, :2] = scores.TARGET
   mask[..., 2:, 2:] = 2  # other objects are background
   covered = np.zeros_like(target)  # the truth shows nothing of the target: something is over it
-  known = _known(1, 4, mask=mask, mask_valid=np.ones(1))
+  known = _known(1, 4, foreground=mask, foreground_valid=np.ones(1))
   assert scores.scores(target, covered, known)["iou"][0] == 1
-  without = scores.scores(target, covered, {**known, "mask_valid": np.zeros(1)})
+  without = scores.scores(target, covered, {**known, "foreground_valid": np.zeros(1)})
   assert without["iou"][0] == 0
 
 
@@ -96,14 +98,42 @@ def test_totals_add_rows_of_several_batches_and_leave_masked_ones_out():
 def test_jax_gives_what_numpy_gives():
   rng = np.random.default_rng(0)
   a, b = rng.random((2, 2, 2, 8, 8, 3)).astype(np.float32)
-  known = _known(2, 8) | {"colours": np.repeat(RED_ON_WHITE, 2, 0), "mask_valid": np.zeros(2)}
+  known = _known(2, 8) | {"colours": np.repeat(RED_ON_WHITE, 2, 0), "foreground_valid": np.zeros(2)}
   known["centre"], known["centre_valid"] = np.ones((2, 2, 2)), np.ones((2, 2))
-  known["mask"] = np.zeros((2, 2, 8, 8), np.uint8)
+  known["foreground"] = np.zeros((2, 2, 8, 8), np.uint8)
   ours = scores.scores(a, b, known)
   theirs = jax.jit(scores.scores)(a, b, known)
   for name, pair in ours.items():
     for one, other in zip(pair, theirs[name], strict=True):
       np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_comparison_has_the_network_beside_what_learns_nothing():
+  rng = np.random.default_rng(0)
+  video = np.concatenate([_square(1, 12, 4, k) for k in range(5)], 1).repeat(2, 0)
+  video[1] = rng.random(video[1].shape)  # the second row is padding
+  batch = {
+    "video": (255 * video).astype(np.uint8),
+    "foreground": np.zeros((2, 5, 12, 12), np.uint8),
+    "foreground_valid": np.zeros(2),
+    "centre": np.stack([np.full(5, 4.5), np.arange(5) + 0.5], -1)[None].repeat(2, 0),
+    "centre_valid": np.ones((2, 5)),
+    "colours": RED_ON_BLACK.repeat(2, 0),
+    "mask": np.array([1, 0]),
+  }
+  comparison = scores.Comparison()
+  comparison.add(batch, 3, {"network": video[:, 3:] * 0.8})
+  report = json.loads(json.dumps(comparison.report()))
+  assert report["windows"] == 1
+  assert list(report["scores"]) == ["network", *scores.BASELINES]
+  network, line, black = (report["scores"][k] for k in ("network", "straight_line", "black"))
+  assert network["iou"] == 1 and network["centre_error"] == pytest.approx(0, abs=1e-5)
+  assert network["mse"] == pytest.approx(0.04 * 4 / 144 / 3) and line["mse"] == 0
+  assert black["centre_error"] is None and black["mse_target"] == pytest.approx(1 / 3)
+  assert report["horizon"]["copy_last"]["centre_error"] == pytest.approx([1, 2])
+  rows = scores.as_rows(report)
+  assert rows[0][2] == "PSNR dB" and rows[3][0] == "grey" and rows[2][6] == "-"
+  assert all(len(row) == len(rows[0]) for row in rows)
 
 
 def test_straight_line_moves_the_foreground_and_stops_at_the_border():
@@ -130,8 +160,8 @@ def test_table_of_the_discs():
     thing = shapes.Shape(one, 5, (255, 0, 0), mask=scores.TARGET)
     frames, masks = video_writer.render([thing], 50, 128)
     video = frames[None].astype(np.float32) / 255
-    known = {"mask": masks[None, 25:], "centre": one[None, 25:], "colours": RED_ON_BLACK}
-    known |= {"mask_valid": np.ones(1), "centre_valid": np.ones((1, 25))}
+    known = {"foreground": masks[None, 25:], "centre": one[None, 25:], "colours": RED_ON_BLACK}
+    known |= {"foreground_valid": np.ones(1), "centre_valid": np.ones((1, 25))}
     trivial = scores.trivial_predictions(video[:, :25], 25, RED_ON_BLACK)
     for name, predicted in trivial.items():
       found = scores.foreground_scores(predicted, video[:, 25:], known)

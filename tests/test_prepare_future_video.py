@@ -78,11 +78,11 @@ def test_records(prepared):
   assert (videos.shapes == [LENGTH, 24, 32, 3]).all()  # the size they have already
   whole = videos.window(ids["train/clip"], 0, LENGTH)
   np.testing.assert_array_equal(whole["video"], _pixels(seed=2))
-  assert whole["label"] == -1 and not whole["mask_valid"] and not whole["centre_valid"].any()
+  assert whole["label"] == -1 and not whole["foreground_valid"] and not whole["centre_valid"].any()
   part = videos.window(ids["train/many.npz#1"], 3, 5)
   np.testing.assert_array_equal(part["video"], _pixels(seed=4)[3:8])
-  assert part["label"] == 8 and part["mask_valid"] == 1
-  assert (part["mask"].sum((1, 2)) == 16).all() and part["centre_valid"].all()
+  assert part["label"] == 8 and part["foreground_valid"] == 1
+  assert (part["foreground"].sum((1, 2)) == 16).all() and part["centre_valid"].all()
   first = videos[ids["train/many.npz#0"]]
   assert json.loads(first["meta"]) == {"a": 1}
   assert first["centre_valid"].tolist() == [1, 1, 0] + [1] * 9 and not first["centres"][2].any()
@@ -118,7 +118,7 @@ def test_windows(prepared):
   found = fixed.gather([row])
   np.testing.assert_array_equal(found["video"][0], _pixels(seed=5)[1:7, :, 4:28])  # the middle
   np.testing.assert_allclose(found["centre"][0], np.tile([5.5, 7.5], (6, 1)))
-  assert (found["mask"][0, :, 4:8, 6:10] == 1).all() and found["mask"].sum() == 6 * 16
+  assert (found["foreground"][0, :, 4:8, 6:10] == 1).all() and found["foreground"].sum() == 6 * 16
   assert found["row"] == [row] and found["label"] == [9]
 
 
@@ -134,8 +134,9 @@ def test_batches_are_padded(prepared):
   loader = pipeline.make_loader(
     _config(prepared), "train", model={}, batch_size=4, seed=0, train=False
   )
-  masks = [batch["mask"].tolist() for batch in loader]
-  assert masks == [[1] * 4, [1] * 4, [1, 1, 0, 0]]
+  found = list(loader)
+  assert [batch["mask"].tolist() for batch in found] == [[1] * 4, [1] * 4, [1, 1, 0, 0]]
+  assert found[0]["foreground"].shape == (4, 6, 24, 24)
 
 
 def test_processes_write_the_same_bytes(tmp_path, prepared):

@@ -223,9 +223,9 @@ def test_commands_end_to_end(tmp_path, capsys):
   )
   clip = video_writer.clip(settings, "val", 1)
   np.testing.assert_array_equal(found["video"][1], clip["videos"])
-  np.testing.assert_array_equal(found["mask"][1], clip["masks"])
+  np.testing.assert_array_equal(found["foreground"][1], clip["masks"])
   np.testing.assert_allclose(found["centre"][1], clip["centres"], atol=1e-4)
-  assert found["label"].tolist() == [0, 1, 2] and found["mask_valid"].all()
+  assert found["label"].tolist() == [0, 1, 2] and found["foreground_valid"].all()
 
 
 def test_embedded_videos(tmp_path, monkeypatch):

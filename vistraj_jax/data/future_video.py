@@ -37,8 +37,9 @@ SPEC = {
 # One example: what `Windows.gather` returns, with a leading batch size. T = past + future.
 ELEMENT = {
   "video": ("uint8", ("frames", "image_size", "image_size", 3)),
-  "mask": ("uint8", ("frames", "image_size", "image_size")),  # as in SPEC, 0 where unknown
-  "mask_valid": ("float32", ()),  # 1 if the video has masks
+  # TARGET, OTHER, 0; all 0 where unknown. Batches of `pipeline` have a "mask" of their own.
+  "foreground": ("uint8", ("frames", "image_size", "image_size")),
+  "foreground_valid": ("float32", ()),  # 1 if the video has masks
   "centre": ("float32", ("frames", 2)),  # row, column, px of the crop; 0 where not valid
   "centre_valid": ("float32", ("frames",)),
   "colours": ("uint8", (2, 3)),  # background, target
@@ -72,8 +73,8 @@ class Videos:
     """Returns `count` frames of video i from `start` on, and what is known of them.
 
     Returns:
-      {"video" uint8 [count, H, W, 3], "mask" uint8 [count, H, W], "mask_valid", "centre",
-      "centre_valid", "colours", "label"}, as in `ELEMENT` but not cropped.
+      {"video" uint8 [count, H, W, 3], "foreground" uint8 [count, H, W], "foreground_valid",
+      "centre", "centre_valid", "colours", "label"}, as in `ELEMENT` but not cropped.
     """
     known, places = self._known(i)
     where = f"{self.where} record {i}"
@@ -93,8 +94,8 @@ class Videos:
     centres = len(known["centres"]) > 0
     return {
       "video": pictures("frames", (height, width, 3)),
-      "mask": pictures("masks", (height, width)) if masks else np.zeros(blank, np.uint8),
-      "mask_valid": float(masks),
+      "foreground": pictures("masks", (height, width)) if masks else np.zeros(blank, np.uint8),
+      "foreground_valid": float(masks),
       "centre": known["centres"][start : start + count] if centres else np.zeros((count, 2)),
       "centre_valid": known["centre_valid"][start : start + count] if centres else np.zeros(count),
       "colours": known["colours"],
@@ -211,7 +212,7 @@ class Windows:
     return {
       **found,
       "video": found["video"][cut],
-      "mask": found["mask"][cut],
+      "foreground": found["foreground"][cut],
       "centre": np.where(valid[:, None] > 0, centre, 0),
       "centre_valid": valid,
       "row": index,

@@ -60,9 +60,9 @@ def scores(predicted, target, known):
 
   Args:
     predicted, target: float32 [B, F, H, W, 3] in 0..1.
-    known: of the F frames, as `data.future_video.ELEMENT` has them: "mask" [B, F, H, W],
-      "mask_valid" [B], "centre" [B, F, 2], "centre_valid" [B, F], "colours" [B, 2, 3]. Without a
-      mask the truth is the target's own foreground.
+    known: of the F frames, as `data.future_video.ELEMENT` has them: "foreground" [B, F, H, W],
+      "foreground_valid" [B], "centre" [B, F, 2], "centre_valid" [B, F], "colours" [B, 2, 3].
+      Where the foreground is not valid, the target's own matte tells it.
 
   Returns:
     {name: (value [B, F], weight [B, F])} of `pixel_scores` and `foreground_scores`.
@@ -95,9 +95,9 @@ def foreground_scores(predicted, target, known):
   xp = predicted.__array_namespace__()
   squared = sum((predicted[..., k] - target[..., k]) ** 2 for k in range(3)) / 3
   share = matte(predicted, known["colours"])
-  has_mask = xp.asarray(known["mask_valid"])[:, None, None, None] > 0
+  has_mask = xp.asarray(known["foreground_valid"])[:, None, None, None] > 0
   own = matte(target, known["colours"]) > THRESHOLD
-  truth = xp.where(has_mask, xp.asarray(known["mask"]) == TARGET, own)
+  truth = xp.where(has_mask, xp.asarray(known["foreground"]) == TARGET, own)
   ours = share > THRESHOLD
   both, either = (ours & truth).sum((-2, -1)), (ours | truth).sum((-2, -1))
   inside, outside = truth.sum((-2, -1)), (~truth).sum((-2, -1))
@@ -139,6 +139,74 @@ class Totals:
   def by_horizon(self):
     """Returns {name: float64 [F]}, the mean of each frame of the future, the first one first."""
     return _with_psnr({name: _ratio(*sums) for name, sums in self._sums.items()})
+
+
+class Comparison:
+  """Scores of predictors beside those that learn nothing, on the same windows.
+
+  Args:
+    score: `scores`, or a compiled one.
+  """
+
+  def __init__(self, score=scores):
+    self._score = score
+    self._totals = {}
+    self._windows = 0
+
+  def add(self, batch, past, predicted):
+    """Adds a batch.
+
+    Args:
+      batch: of `data.future_video`, with "mask" [B] where rows are padding.
+      past: P, frames of the window that were seen.
+      predicted: {name: float32 [B, F, H, W, 3] in 0..1}, such as the network's and, as "ceiling",
+        the tokenizer's decoding of the true future.
+    """
+    video = np.asarray(batch["video"], np.float32) / 255
+    seen, truth = video[:, :past], video[:, past:]
+    known = {
+      name: np.asarray(batch[name])[:, past:] for name in ("foreground", "centre", "centre_valid")
+    }
+    known |= {name: np.asarray(batch[name]) for name in ("foreground_valid", "colours")}
+    mask = np.asarray(batch.get("mask", np.ones(len(video))))
+    every = {**predicted, **trivial_predictions(seen, truth.shape[1], known["colours"])}
+    for name, frames in every.items():
+      totals = self._totals.setdefault(name, Totals())
+      totals.add(self._score(np.asarray(frames, np.float32), truth, known), mask)
+    self._windows += int(mask.sum())
+
+  def report(self):
+    """Returns {"windows": n, "scores": {predictor: {score: number}}, "horizon": {predictor:
+    {score: [F]}}}, ready for JSON; None where there was nothing to score."""
+    return {
+      "windows": self._windows,
+      "scores": {name: _plain(one.summary()) for name, one in self._totals.items()},
+      "horizon": {name: _plain(one.by_horizon()) for name, one in self._totals.items()},
+    }
+
+
+# Score, title and format of the columns of `as_rows`.
+_COLUMNS = (
+  ("mse", "MSE", ".6f"),
+  ("psnr", "PSNR dB", ".2f"),
+  ("mae", "MAE", ".5f"),
+  ("ssim", "SSIM", ".4f"),
+  ("iou", "IoU", ".3f"),
+  ("centre_error", "centre px", ".2f"),
+  ("centre_found", "found", ".3f"),
+  ("mse_target", "MSE target", ".4f"),
+  ("mse_background", "MSE background", ".6f"),
+)
+
+
+def as_rows(report):
+  """Returns the rows [predictor, value, ...] of a table, header first; "-" where nothing was."""
+  rows = [["predictor", *(title for _, title, _ in _COLUMNS)]]
+  for name, found in report["scores"].items():
+    values = [(found.get(key), form) for key, _, form in _COLUMNS]
+    cells = ["-" if value is None else format(value, form) for value, form in values]
+    rows.append([name.replace("_", " "), *cells])
+  return rows
 
 
 def trivial_predictions(past, future, colours):
@@ -212,3 +280,10 @@ def _ratio(total, weight):
 
 def _with_psnr(found):
   return {**found, "psnr": -10 * np.log10(found["mse"] + _FLOOR)} if "mse" in found else found
+
+
+def _plain(found):
+  """Returns numbers and lists of Python, None for what is not finite."""
+  lists = {name: np.atleast_1d(value).tolist() for name, value in found.items()}
+  lists = {k: [x if np.isfinite(x) else None for x in row] for k, row in lists.items()}
+  return {name: lists[name] if np.ndim(found[name]) else lists[name][0] for name in found}
