@@ -55,9 +55,13 @@ def generated_videos_arguments(parser):
   parser.add_argument(
     "--clutter", default="none", choices=("none", "light", "moderate", "heavy"), help="how much"
   )
-  kinds = ("persistent", "transient", "background", "noise")
+  kinds = ["persistent", "transient", "background", "noise"]
   parser.add_argument(
-    "--clutter_kinds", nargs="+", default=list(kinds), choices=kinds, help="of what"
+    "--clutter_kinds",
+    nargs="+",
+    default=kinds,
+    choices=[*kinds, "flash"],
+    help="of what; a flash looks like the target for one to three frames",
   )
   parser.add_argument("--objects", type=int, default=1, help="discs: target and other objects")
   parser.add_argument("--colours", nargs="+", default=["red"], help="discs: of the target")

@@ -154,11 +154,18 @@ def test_clutter_levels():
     count = {kind: sum(one["kind"] == kind for one in told) for kind in clutter.KINDS}
     assert count["background"] == int(20 * density) and len(drawn) == len(told)
     assert fewest <= count["persistent"] <= most and fewest <= count["transient"] <= most
-    assert all(one["last"] is None and not one["first"] for one in told if one["grey"] == 100)
+    assert all(
+      one["last"] is None and not one["first"]
+      for one in told
+      if one["colour"][0] == 100 and one["kind"] == "persistent"
+    )
     transient = [one for one in told if one["kind"] == "transient"]
     assert all(0 <= one["first"] < 20 <= one["last"] < 50 for one in transient)
     assert clutter.noise(level, clutter.KINDS) == noise
     assert clutter.noise(level, ["transient"]) == 0
+    flashes = [one for one in told if one["kind"] == "flash"]
+    assert fewest <= len(flashes) <= most
+    assert all(1 <= one["last"] - one["first"] <= 3 for one in flashes)
   only, told = clutter.objects("heavy", ["transient"], np.random.default_rng(0), 50, 128)
   assert only and {one["kind"] for one in told} == {"transient"}
 

@@ -16,7 +16,7 @@ from vistraj_jax.data import future_video
 from vistraj_jax.prepare import runner
 from vistraj_jax.prepare.world import clutter, moving, shapes
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "val", "test")
 FAMILIES = {
   "discs": {"frames": 50, "size": 128, "radius": 5 / 128},
@@ -31,7 +31,7 @@ SETTINGS = {
   "radius": 0.0,  # as a share of the size
   "seed": 0,
   "clutter": "none",
-  "clutter_kinds": list(clutter.KINDS),
+  "clutter_kinds": list(clutter.USUAL),
   # Of discs:
   "objects": 1,
   "colours": ["red"],  # the target has one of them
