@@ -60,6 +60,13 @@ def clips_arguments(parser):
   for name, text in _NUMBERS.items():
     value = getattr(default, name)
     add(f"--{name}", type=type(value), default=value, help=text)
+  add(
+    "--anchor",
+    default=default.anchor,
+    choices=("lidar", "published"),
+    help="frame of positions: the ego pose of the last observed sweep; published: that of the "
+    "first camera's image, as if the car stood level",
+  )
   add("--keep_going", action="store_true", help="skip scenes with bad tables or missing files")
 
 
@@ -71,6 +78,7 @@ def nuscenes_clips(args, options):
     inputs=tuple(args.inputs),
     cameras=tuple(args.cameras),
     image_size=tuple(args.image_size),
+    anchor=args.anchor,
     **{name: getattr(args, name) for name in _NUMBERS},
   )
   names = ("version", "split", "split_policy", "keep_going")

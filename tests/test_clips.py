@@ -12,8 +12,8 @@ import real_data
 
 from launch import prepare
 from vistraj_jax.core import checks, geometry
+from vistraj_jax.data import clip_arrays, example, pipeline, point_clouds, records, xmem
 from vistraj_jax.data import depth as depth_images
-from vistraj_jax.data import example, pipeline, point_clouds, records, xmem
 from vistraj_jax.prepare import rasters
 from vistraj_jax.prepare.nuscenes import clip_rows, clips, database
 
@@ -124,18 +124,18 @@ def test_camera_masks_depth_and_intrinsics_fit_at_every_size(root):
 
 def test_a_box_outside_has_an_empty_mask(tables):
   scene = database.Database(tables, clip_data.VERSION).scene("scene-0103", lidar=True)
-  agents = clip_rows.Agents(scene)
   choice = dataclasses.replace(clips.DEFAULTS, reach=25.6, resolution=0.4, image_size=(45, 80))
+  agents = clip_rows.Agents(scene, choice)
   counts = {"outside": 0, "behind": 0, "seen": 0}
   for k in range(len(scene.time)):
     pose = agents.ego_pose[k]
-    drawn, masks = agents.masks("bev", k, choice)
+    drawn, masks = agents.masks("bev", k)
     rows = agents.row[drawn, k]
     place = geometry.into_frame(scene.translation[rows], pose[:3], pose[3:])
     away, filled = np.abs(place[:, :2]).max(1), masks.any((1, 2))
     assert filled[away < 25].all() and not filled[away > 25.6 + 8].any()
     counts["outside"] += (away > 25.6 + 8).sum()
-    _, masks = agents.masks("CAM_FRONT", k, choice)
+    _, masks = agents.masks("CAM_FRONT", k)
     behind = place[:, 0] < -8
     assert not masks[behind].any() and masks.sum(0).max() <= 1  # nearer boxes hide others
     counts["behind"] += behind.sum()
@@ -155,9 +155,9 @@ def test_a_nearer_box_hides_a_farther_one(tables):
   moved = {"translation": scene.translation.copy(), "size_wlh": np.ones_like(scene.size_wlh) * 2}
   moved["translation"][:] = (0, 0, -1000)
   moved["translation"][rows] = ahead
-  agents = clip_rows.Agents(dataclasses.replace(scene, **moved))
   choice = dataclasses.replace(clips.DEFAULTS, image_size=size)
-  drawn, masks = agents.masks("CAM_FRONT", 0, choice)
+  agents = clip_rows.Agents(dataclasses.replace(scene, **moved), choice)
+  drawn, masks = agents.masks("CAM_FRONT", 0)
   near, far = (masks[np.flatnonzero(agents.row[drawn, 0] == row)[0]] for row in rows)
   assert near.any() and far.any() and not (near & far).any()
   across = np.flatnonzero(near.any(0)), np.flatnonzero(far.any(0))
@@ -177,6 +177,23 @@ def test_positions_go_to_the_ego_frame_and_back_within_a_millimetre(root, tables
     height = geometry.into_frame(wanted, pose[:3], pose[3:])[:, 2:]
     back = geometry.out_of_frame(np.concatenate([xy, height], 1), pose[:3], pose[3:])
     np.testing.assert_allclose(back, wanted, atol=1e-3)
+
+
+def test_the_published_anchor_is_the_first_cameras_pose_on_a_level(tables):
+  scene = database.Database(tables, clip_data.VERSION).scene("scene-0103", lidar=True)
+  cameras = ("CAM_FRONT_RIGHT", "CAM_FRONT")
+  choice = dataclasses.replace(clips.DEFAULTS, anchor="published", cameras=cameras)
+  agents = clip_rows.Agents(scene, choice)
+  xy, valid = agents.positions(3, 2)
+  camera = scene.cameras["CAM_FRONT_RIGHT"]
+  pose = camera.ego_pose[np.flatnonzero(camera.is_keyframe)[2]]
+  np.testing.assert_array_equal(agents.anchor_pose[2], pose)
+  # These cars stand level: the published rule gives the same.
+  rows = agents.row[3]
+  wanted = geometry.into_frame(scene.translation[rows], pose[:3], pose[3:])[:, :2]
+  np.testing.assert_allclose(xy, wanted, atol=1e-9)
+  plain = clip_rows.Agents(scene, clips.DEFAULTS).positions(3, 2)[0]
+  assert valid.all() and 0.01 < np.abs(xy - plain).max() < 0.5  # the car drives on in between
 
 
 def test_rows_repeat_and_only_the_seed_of_points_differs(root, tables, tmp_path):
@@ -209,12 +226,14 @@ def test_no_scene_is_in_two_splits_and_rows_name_no_machine(root, tables):
 def test_packed_arrays_come_back():
   rng = np.random.default_rng(0)
   points = rng.uniform((-100, -100, -5, 0, -0.6), (100, 100, 3, 1, 0), (50, 5))
-  again = xmem.unpack_points(xmem.pack_points(points), "here")
+  again = clip_arrays.unpack_points(clip_arrays.pack_points(points), "here")
   np.testing.assert_allclose(again, points, atol=0.002)
   masks = rng.random((3, 5, 7)) > 0.5
-  np.testing.assert_array_equal(xmem.unpack_masks(xmem.pack_masks(masks), (3, 5, 7), ""), masks)
+  again = clip_arrays.unpack_masks(clip_arrays.pack_masks(masks), (3, 5, 7), "here")
+  np.testing.assert_array_equal(again, masks)
   depth = np.where(rng.random((5, 7)) > 0.5, rng.uniform(1, 80, (5, 7)), 0)
-  np.testing.assert_allclose(xmem.unpack_depth(xmem.pack_depth(depth), (5, 7), ""), depth, 1e-3)
+  again = clip_arrays.unpack_depth(clip_arrays.pack_depth(depth), (5, 7), "here")
+  np.testing.assert_allclose(again, depth, 1e-3)
 
 
 def test_smaller_depth_images_keep_the_nearest_point():
@@ -330,15 +349,15 @@ def test_real_tracks_give_rows():
 def test_real_points_lie_in_the_masks_of_their_boxes():
   folder = real_data.folder("nuscenes_frame")
   scene = database.Database(folder, "v1.0-mini").scene("scene-0061", lidar=True)
-  agents = clip_rows.Agents(scene)
+  choice = dataclasses.replace(clips.DEFAULTS, resolution=0.2)
+  agents = clip_rows.Agents(scene, choice)
   assert scene.lidar.file.tolist()[0].startswith("samples/LIDAR_TOP/")
   points = point_clouds.read_points(folder / scene.lidar.file[0])[:, :3]
   pose = scene.lidar.sensor_pose
   ego = geometry.out_of_frame(points, pose[:3], pose[3:])
   world = geometry.out_of_frame(ego, agents.ego_pose[0, :3], agents.ego_pose[0, 3:])
-  choice = dataclasses.replace(clips.DEFAULTS, resolution=0.2)
   inside_boxes = in_masks = 0
-  for agent, mask in zip(*agents.masks("bev", 0, choice), strict=True):
+  for agent, mask in zip(*agents.masks("bev", 0), strict=True):
     car = agents.row[agent, 0]
     if not agents.category[agent].startswith("vehicle."):
       continue

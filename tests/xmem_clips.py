@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from configs import xmem as config_file
-from vistraj_jax.data import example, images, records, xmem
+from vistraj_jax.data import clip_arrays, example, images, records, xmem
 
 SIZE, REACH, T_IN, T_OUT = 64, 12.8, 4, 3
 RESOLUTION = 2 * REACH / SIZE
@@ -34,7 +34,7 @@ def record(name, seed):
   rng = np.random.default_rng(seed + 1000)
   ground = np.broadcast_to(rng.integers(60, 120, (1, 1, 1, 3)), (T_IN, SIZE, SIZE, 3))
   frames = np.where(made["masks"][..., None], rng.integers(160, 255, 3), ground).astype(np.uint8)
-  packed = [xmem.pack_masks(mask[None]) for mask in made["masks"]]
+  packed = [clip_arrays.pack_masks(mask[None]) for mask in made["masks"]]
   values = {
     "sample_id": name,
     "scene": "scene",
@@ -50,11 +50,11 @@ def record(name, seed):
     "past_valid": np.ones(T_IN),
     "ego_delta": np.zeros((T_IN, 3)),
     "anchor_pose": [500.0, 300, 1, np.cos(0.3), 0, 0, np.sin(0.3)],
-    "points": [xmem.pack_points(p) for p in made["points"]],
+    "points": [clip_arrays.pack_points(p) for p in made["points"]],
     "bev_masks": packed,
     "bev_hw": [SIZE, SIZE],
     "frames": [images.encode(frame) for frame in frames],
-    "depth": [xmem.pack_depth(np.full((SIZE, SIZE), 20.0)) for _ in frames],
+    "depth": [clip_arrays.pack_depth(np.full((SIZE, SIZE), 20.0)) for _ in frames],
     "camera_masks": packed,
     "camera_hw": [SIZE, SIZE],
     "camera": "CAM_FRONT",

@@ -11,14 +11,13 @@ and `dataset_stats.json`, whose settings say how long clips are and how large pi
 import dataclasses
 import json
 import pathlib
-import zlib
 from typing import Any
 
 import numpy as np
 
 from vistraj_jax.core import checks
+from vistraj_jax.data import clip_arrays, example, images, records, threads
 from vistraj_jax.data import depth as depth_images
-from vistraj_jax.data import example, images, records, threads
 
 NAME = "xmem"
 STATISTICS = "dataset_stats.json"
@@ -39,12 +38,12 @@ SPEC = {
   "past_valid": ("float32", (None,)),
   "ego_delta": ("float32", (None, 3)),  # [T]; pose of each key frame in the anchor's ego frame
   "anchor_pose": ("float32", (7,)),  # ego in global: x, y, z, quaternion w, x, y, z
-  "points": ("bytes", (None,)),  # [T] of `pack_points`, ego frame of the key frame
-  "bev_masks": ("bytes", (None,)),  # [T] of `pack_masks`
+  "points": ("bytes", (None,)),  # [T] of `clip_arrays.pack_points`, ego frame of the key frame
+  "bev_masks": ("bytes", (None,)),  # [T] of `clip_arrays.pack_masks`
   "bev_hw": ("int64", (2,)),
   "frames": ("bytes", (None,)),  # [T] JPEG
-  "depth": ("bytes", (None,)),  # [T] of `pack_depth`
-  "camera_masks": ("bytes", (None,)),  # [T] of `pack_masks`
+  "depth": ("bytes", (None,)),  # [T] of `clip_arrays.pack_depth`
+  "camera_masks": ("bytes", (None,)),  # [T] of `clip_arrays.pack_masks`
   "camera_hw": ("int64", (2,)),  # of frames, depth and masks, px
   "camera": ("bytes", ()),  # name
   "intrinsics": ("float32", (None, 9)),  # [T], for images of camera_hw, by rows
@@ -80,10 +79,6 @@ ELEMENT = {
   "camera": {**_MOTION, **_CAMERA},
   "camera_fused": {**_MOTION, **_CAMERA},
 }
-
-# Units of stored points: 4 mm reach 128 m; intensity; 0.06 ms reach 2 s.
-_POINT_UNITS = np.array([1 / 256, 1 / 256, 1 / 256, 1 / 32767, 1 / 16384])
-POINT_REACH = 127.0  # m
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +243,7 @@ class Clips:
     points = np.zeros((self.layout.t_in, self.points, 5), np.float32)
     counts = np.zeros(self.layout.t_in, np.int32)
     for t, data in enumerate(record["points"]):
-      found = unpack_points(data, f"{where} key frame {t}")[: self.points]
+      found = clip_arrays.unpack_points(data, f"{where} key frame {t}")[: self.points]
       points[t, : len(found)], counts[t] = found, len(found)
     masks = self._masks(record, where, "bev", self.layout.bev_size)
     return {"points": points, "num_points": counts, "masks": masks}
@@ -264,7 +259,7 @@ class Clips:
     )
     depth = []
     for t, data in enumerate(record["depth"]):
-      meters = unpack_depth(data, size, f"{where} frame {t}")
+      meters = clip_arrays.unpack_depth(data, size, f"{where} frame {t}")
       inverse = depth_images.inverse_depth(depth_images.resized(meters, self.size))
       depth.append(np.stack(inverse, -1))
     intrinsics = record["intrinsics"].reshape(-1, 3, 3)
@@ -291,11 +286,12 @@ class Clips:
       f"{where}: {kind} masks of {stored[0]} x {stored[1]} px received, {size[0]} x {size[1]} "
       "wanted, as the data set says; prepare the data again.",
     )
+    shape = (self.layout.objects, *size)
     masks = [
-      unpack_masks(data, (self.layout.objects, *size), f"{where} key frame {t}")[: self.objects]
+      clip_arrays.unpack_masks(data, shape, f"{where} key frame {t}")[: self.objects]
       for t, data in enumerate(record[f"{kind}_masks"])
     ]
-    return resized_masks(np.stack(masks), self.size)
+    return clip_arrays.resized_masks(np.stack(masks), self.size)
 
 
 def load(cfg, split, model):
@@ -376,66 +372,3 @@ def read_layout(root):
 def rows_path(root, split):
   """Returns the file of a split's index rows."""
   return pathlib.Path(root) / f"rows-{split}.jsonl"
-
-
-def pack_points(points):
-  """Returns the bytes of points [N, 5] (see `ELEMENT`), coordinates within `POINT_REACH`."""
-  return np.round(np.asarray(points, np.float64) / _POINT_UNITS).astype("<i2").tobytes()
-
-
-def unpack_points(data, where):
-  """Returns float32 [N, 5] of `pack_points`."""
-  row = 2 * len(_POINT_UNITS)
-  checks.require(
-    len(data) % row == 0, f"{where}: {len(data)} bytes of points, a multiple of {row} wanted."
-  )
-  return (np.frombuffer(data, "<i2").reshape(-1, 5) * _POINT_UNITS).astype(np.float32)
-
-
-def pack_masks(masks):
-  """Returns the bytes of masks bool [K, H, W]: one bit each, compressed by zlib."""
-  return zlib.compress(np.packbits(masks).tobytes())
-
-
-def unpack_masks(data, shape, where):
-  """Returns uint8 0 or 1 of `shape` (K, H, W)."""
-  bits = np.unpackbits(np.frombuffer(_inflated(data, where, "masks"), np.uint8))
-  count = int(np.prod(shape))
-  checks.require(
-    len(bits) == -(-count // 8) * 8,
-    f"{where}: {len(bits)} mask pixels received, {count} wanted for masks of {shape}.",
-  )
-  return bits[:count].reshape(shape)
-
-
-def pack_depth(depth):
-  """Returns the bytes of a depth image [H, W], m: float16, compressed by zlib."""
-  return zlib.compress(np.asarray(depth, "<f2").tobytes())
-
-
-def unpack_depth(data, size, where):
-  """Returns float32 `size` (height, width), m."""
-  values = np.frombuffer(_inflated(data, where, "depth"), "<f2")
-  checks.require(
-    len(values) == size[0] * size[1],
-    f"{where}: {len(values)} depths received, {size[0]} x {size[1]} wanted.",
-  )
-  return values.reshape(size).astype(np.float32)
-
-
-def resized_masks(masks, size):
-  """Returns masks [..., H, W] at (height, width) `size`: of each pixel what lies at its centre."""
-  rows, columns = (
-    np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)
-    for new, old in zip(size, masks.shape[-2:], strict=True)
-  )
-  return masks[..., rows[:, None], columns]
-
-
-def _inflated(data, where, what):
-  try:
-    return zlib.decompress(data)
-  except zlib.error as error:
-    raise checks.InputError(
-      f"{where}: the {what} are damaged ({error}); prepare the data again."
-    ) from None

@@ -22,7 +22,7 @@ from vistraj_jax.prepare.world import (
 # Raise a version whenever what makes a data set changes: cached copies are then made again.
 _TRACKSSM_VERSION = 2
 _WAYMO_VERSION = 1
-_XMEM_VERSION = 2
+_XMEM_VERSION = 1
 _TWO_STREAM_VERSION = 1
 _MAGVIT_VERSION = 1
 # Two halves of 17 frames each, which is 4 k + 1 as video tokenizers want it.

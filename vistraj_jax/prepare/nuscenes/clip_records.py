@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from vistraj_jax.core import checks, files, geometry
-from vistraj_jax.data import example, images, point_clouds, xmem
+from vistraj_jax.data import clip_arrays, example, images, point_clouds, xmem
 from vistraj_jax.prepare import rasters
 from vistraj_jax.prepare.nuscenes import clip_rows
 from vistraj_jax.prepare.nuscenes import scene as scenes
@@ -58,7 +58,7 @@ class Clips:
 
   def __init__(self, scene, choice, dataroot):
     self.scene, self.choice, self.dataroot = scene, choice, dataroot
-    self.agents = clip_rows.Agents(scene)
+    self.agents = clip_rows.Agents(scene, choice)
     self.points = functools.cache(self._points)
     self._camera = functools.cache(self._read_camera)
     # Windows follow each other in time: what a few of them need is held.
@@ -82,7 +82,7 @@ class Clips:
       "past_xy": row["past_xy"],
       "past_valid": row["past_valid"],
       "ego_delta": ego_delta(pose),
-      "anchor_pose": pose[-1],
+      "anchor_pose": row["anchor_pose"],
       "points": [],
       "bev_masks": [],
       "bev_hw": (choice.grid.size,) * 2,
@@ -93,7 +93,7 @@ class Clips:
       "cam_from_ego": np.zeros((0, 16)),
     }
     if "bev" in choice.inputs:
-      values["points"] = [xmem.pack_points(self.points(k)[0]) for k in observed]
+      values["points"] = [clip_arrays.pack_points(self.points(k)[0]) for k in observed]
       values["bev_masks"] = [self._pack_masks("bev", k, objects) for k in observed]
     if "camera" in choice.inputs:
       found = [self._camera(row["cam"], k) for k in observed]
@@ -114,11 +114,11 @@ class Clips:
     for mask, agent in zip(masks, objects, strict=True):
       for at in np.flatnonzero(drawn == agent):  # none where it is not annotated
         mask[:] = np.unpackbits(bits[at], count=mask.size).reshape(shape)
-    return xmem.pack_masks(masks)
+    return clip_arrays.pack_masks(masks)
 
   def _draw(self, view, k):
     """Returns (agents [N], their masks as bits uint8 [N, M], (height, width)) of key frame k."""
-    drawn, masks = self.agents.masks(view, k, self.choice)
+    drawn, masks = self.agents.masks(view, k)
     return drawn, np.packbits(masks.reshape(len(masks), -1), axis=1), masks.shape[1:]
 
   def _points(self, k):
@@ -126,7 +126,7 @@ class Clips:
     choice = self.choice
     sweeps = clip_rows.joined_sweeps(self.scene.lidar, self.agents.sweep[k], choice)
     points = self._sweeps(sweeps)
-    reach = (choice.reach, choice.reach, xmem.POINT_REACH)
+    reach = (choice.reach, choice.reach, clip_arrays.POINT_REACH)
     points = points[(np.abs(points[:, :3]) < reach).all(-1)]
     seed = (choice.seed, zlib.crc32(self.scene.name.encode()), k)
     order = np.random.default_rng(seed).permutation(len(points))
@@ -144,7 +144,7 @@ class Clips:
     pose = np.linalg.inv(global_from_camera) @ _matrix(ego)
     points = rasters.transform(pose, self._sweeps(self.agents.sweep[k : k + 1])[:, :3])
     depth = rasters.depth_image(points, clip_rows.intrinsic(camera, size), size)
-    return jpeg, xmem.pack_depth(depth), pose
+    return jpeg, clip_arrays.pack_depth(depth), pose
 
   def _sweeps(self, sweeps):
     """Returns sweeps int [N] in the ego frame of the first: float32 [M, 5]."""

@@ -17,6 +17,7 @@ from vistraj_jax.prepare import rasters
 
 INPUTS = ("bev", "camera")
 KEYFRAME_RATE = 2  # Hz
+ANCHORS = ("lidar", "published")
 REASONS = ("no agent", "future unknown", "too slow", "hidden at first", "hidden too often")
 _SPEED_STEP = 4  # future key frames, over which speed is measured
 
@@ -39,6 +40,9 @@ class Choice:
     min_pixels: of a mask that counts as visible.
     max_hidden: observed key frames in which the target may be hidden.
     min_speed: m/s, of the target over the next 2 s.
+    anchor: of `ANCHORS`: "lidar", the ego pose at the last observed sweep; or "published", that at
+      the image of the first camera, as if the ego car stood level (the original project's rule,
+      centimetres off on slopes).
     seed: of which points are kept.
   """
 
@@ -57,6 +61,7 @@ class Choice:
   min_pixels: int
   max_hidden: int
   min_speed: float
+  anchor: str
   seed: int
 
   @property
@@ -73,13 +78,17 @@ class Agents:
     category: list of A.
     row: int64 [A, K], the annotation in the scene, -1 where there is none.
     sweep: int64 [K], the LiDAR sweep of each key frame.
-    ego_pose: float64 [K, 7], of the LiDAR.
+    ego_pose: float64 [K, 7], at the sweeps.
+    anchor_pose: float64 [K, 7], in whose frame positions are.
   """
 
-  def __init__(self, scene):
-    self.scene = scene
+  def __init__(self, scene, choice):
+    self.scene, self._choice = scene, choice
     self.sweep = np.flatnonzero(scene.lidar.is_keyframe)
-    self.ego_pose = scene.lidar.ego_pose[self.sweep]
+    self.ego_pose = self.anchor_pose = scene.lidar.ego_pose[self.sweep]
+    if choice.anchor == "published":
+      camera = scene.cameras[choice.cameras[0]]
+      self.anchor_pose = camera.ego_pose[camera.is_keyframe]
     self.tokens, agent = np.unique(scene.instance, return_inverse=True)
     self.row = np.full((len(self.tokens), len(scene.time)), -1)
     self.row[agent, scene.keyframe] = np.arange(len(agent))
@@ -87,12 +96,15 @@ class Agents:
 
   def positions(self, agent, anchor):
     """Returns (xy float64 [K, 2] in the ego frame of key frame `anchor`, valid bool [K])."""
-    rows = self.row[agent]
-    pose = self.ego_pose[anchor]
-    xyz = geometry.into_frame(self.scene.translation[rows], pose[:3], pose[3:])
-    return np.where((rows >= 0)[:, None], xyz[:, :2], 0.0), rows >= 0
+    rows, pose = self.row[agent], self.anchor_pose[anchor]
+    places = self.scene.translation[rows]
+    if self._choice.anchor == "published":
+      xy = rasters.planar_into_frame(places[:, :2], pose[:3], pose[3:])
+    else:
+      xy = geometry.into_frame(places, pose[:3], pose[3:])[:, :2]
+    return np.where((rows >= 0)[:, None], xy, 0.0), rows >= 0
 
-  def masks(self, view, keyframe, choice):
+  def masks(self, view, keyframe):
     """Draws all annotations of a key frame.
 
     In a camera's image, nearer boxes hide farther ones; from above, boxes do not hide each other.
@@ -100,7 +112,6 @@ class Agents:
     Args:
       view: "bev" or the name of a camera.
       keyframe: from 0.
-      choice: `Choice`.
 
     Returns:
       (int64 [N], the agents annotated there; bool [N, H, W]).
@@ -108,8 +119,8 @@ class Agents:
     agents = np.flatnonzero(self.row[:, keyframe] >= 0)
     rows = self.row[agents, keyframe]
     if view == "bev":
-      return agents, self._bev_masks(rows, keyframe, choice.grid)
-    return agents, self._camera_masks(rows, keyframe, view, choice.image_size)
+      return agents, self._bev_masks(rows, keyframe, self._choice.grid)
+    return agents, self._camera_masks(rows, keyframe, view, self._choice.image_size)
 
   def _bev_masks(self, rows, keyframe, grid):
     scene, pose = self.scene, self.ego_pose[keyframe]
@@ -146,7 +157,7 @@ def rows(scene, split, choice):
     (list of rows, JSON-able dictionaries; {reason: (window, agent) pairs rejected, "windows":
     windows, "clips": rows}).
   """
-  agents = Agents(scene)
+  agents = Agents(scene, choice)
   pixels = _pixels(agents, choice)
   counts = collections.Counter(dict.fromkeys(("windows", *REASONS, "clips"), 0))
   found = []
@@ -189,7 +200,7 @@ def _pixels(agents, choice):
   for view in views:
     pixels[view] = np.zeros(agents.row.shape, np.int64)
     for k in range(agents.row.shape[1]):
-      drawn, masks = agents.masks(view, k, choice)
+      drawn, masks = agents.masks(view, k)
       pixels[view][drawn, k] = masks.sum((1, 2)) * of_agent[drawn]
   return pixels
 
@@ -271,6 +282,7 @@ def _row(agents, objects, start, split, camera, choice):
     "past_valid": known[list(observed)].tolist(),
     "objects": agents.tokens[objects].tolist(),
     "ego_pose": agents.ego_pose[list(observed)].tolist(),
+    "anchor_pose": agents.anchor_pose[anchor].tolist(),
     "lidar": {
       "sensor": "LIDAR_TOP",
       "keyframe_sd_tokens": lidar.token[agents.sweep[list(observed)]].tolist(),

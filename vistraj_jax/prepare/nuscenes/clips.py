@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from vistraj_jax.core import checks, files
-from vistraj_jax.data import xmem
+from vistraj_jax.data import clip_arrays, xmem
 from vistraj_jax.prepare import runner
 from vistraj_jax.prepare.nuscenes import (
   clip_records,
@@ -37,6 +37,7 @@ DEFAULTS = clip_rows.Choice(
   min_pixels=30,
   max_hidden=2,
   min_speed=0.0,
+  anchor="lidar",
   seed=0,
 )
 _LEAST = {
@@ -172,6 +173,7 @@ def report(statistics):
 
 
 def _check(choice):
+  checks.choice("--anchor", choice.anchor, clip_rows.ANCHORS)
   for name, least in _LEAST.items():
     value = getattr(choice, name)
     checks.require(value >= least, f"--{name}: {value} received; give {least} or more.")
@@ -188,9 +190,9 @@ def _check(choice):
     f"--image_size: {choice.image_size} received; give a height and a width of 16 px or more.",
   )
   checks.require(
-    choice.grid.size >= 16 and choice.reach <= xmem.POINT_REACH,
+    choice.grid.size >= 16 and choice.reach <= clip_arrays.POINT_REACH,
     f"--reach, --resolution: {choice.reach} and {choice.resolution} m received; give 16 cells or "
-    f"more, and a reach of at most {xmem.POINT_REACH} m.",
+    f"more, and a reach of at most {clip_arrays.POINT_REACH} m.",
   )
 
 
@@ -219,13 +221,16 @@ class _Requirements:
 
   def __init__(self, choice, dataroot):
     self._choice, self._dataroot = choice, dataroot
+    self._cameras = choice.cameras if "camera" in choice.inputs else ()
+    if choice.anchor == "published":
+      self._cameras = self._cameras or choice.cameras[:1]
     self._listing = extract.Listing()
 
   def __call__(self, scene):
     keyframes = np.flatnonzero(scene.lidar.is_keyframe)
     sweeps = [clip_rows.joined_sweeps(scene.lidar, k, self._choice) for k in keyframes]
     self._require(scene, database.LIDAR, scene.lidar.file[np.unique(np.concatenate(sweeps))])
-    for name in self._choice.cameras if "camera" in self._choice.inputs else ():
+    for name in self._cameras:
       checks.require(
         name in scene.cameras,
         f"{scene.name}: holds no image of {name}, only of {sorted(scene.cameras)}; set --cameras.",
