@@ -5,7 +5,7 @@
     --config.init.checkpoint=tokenizer.safetensors --config.model.dtype=bfloat16
 
 Variants, as in --config=configs/magvit_tokenizer.py:published
-  small       2,066,693 parameters, windows of 9 frames of 64 x 64 px, tokens of 2 frames and
+  small       2,066,693 parameters, windows of 17 frames of 64 x 64 px, tokens of 2 frames and
               4 x 4 px: generated videos in minutes on 2 cores. The foreground has its own loss,
               for it covers less than 1 % of the picture: black everywhere would be nearly right.
   published   370,547,349 parameters, windows of 17 frames of 128 x 128 px, the public recipe with
@@ -56,9 +56,10 @@ def get_config(variant="small"):
   c.data = dict(
     pipeline="future_video",
     root="embedded",
-    past=9,  # frames: 4k+1
-    future=9,
+    past=17,  # frames: 4k+1
+    future=17,
     image_size=64,  # px of the square crops
+    world={},  # changes of the embedded videos: size=32, clutter="light", ...
     windows_per_video=1,  # an epoch
     eval_windows_per_video=1,
     worker_count=0,
@@ -75,7 +76,7 @@ def get_config(variant="small"):
   c.phases.tokenizer = dict(
     groups=((".*", "all"),),
     start_from="init",
-    batch_size=4,  # examples a step, two windows each, over all devices
+    batch_size=2,  # examples a step, two windows each, over all devices
     lr=dict(all=1e-3),
     steps=600,
     warmup_steps=20,
@@ -88,12 +89,12 @@ def get_config(variant="small"):
       channels=128, multipliers=(1, 2, 2, 4), num_blocks=4, groups=32, patch_channels=64
     )
     c.loss.update(foreground=0.0, adversarial=0.3)
-    c.data.update(past=17, future=17, image_size=128)
+    c.data.image_size = 128
     c.optimizer.update(b1=0.5, b2=0.9, clip_norm=0.0)
     c.ema_decay = 0.999
     c.eval_every = dict(epochs=10.0)
     del c.phases.tokenizer.steps, c.phases.tokenizer.warmup_steps
-    c.phases.tokenizer.update(lr=dict(all=1e-4), epochs=2000.0, warmup_epochs=2.0)
+    c.phases.tokenizer.update(batch_size=8, lr=dict(all=1e-4), epochs=2000.0, warmup_epochs=2.0)
     c.phases.tokenizer.final_fraction = 0.01
   elif variant == "smoke":
     c.model.update(channels=4, multipliers=(1, 2), groups=2, bits=6, patch_channels=4)

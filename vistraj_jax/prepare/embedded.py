@@ -44,12 +44,13 @@ def root(task, world=None):
 
   Args:
     task: name of the task.
-    world: changes of the generated videos of "magvit", see `magvit_root`; other tasks have none.
+    world: changes of the generated videos of "magvit" and of its tokenizer, see `magvit_root`;
+      other tasks have none.
 
   Raises:
     InputError: the task has none, or none that can be changed.
   """
-  if task == "magvit":
+  if task in ("magvit", "magvit_tokenizer"):
     return magvit_root(**(world or {}))
   checks.require(
     not world, f"config.data.world: the embedded data of {task} cannot be changed; leave it empty."
@@ -60,7 +61,7 @@ def root(task, world=None):
     "two_stream": two_stream_root,
     "xmem": xmem_root,
   }
-  return roots[checks.choice("config.task", task, [*roots, "magvit"])]()
+  return roots[checks.choice("config.task", task, [*roots, "magvit", "magvit_tokenizer"])]()
 
 
 def made_once(name, settings, make):
