@@ -59,7 +59,6 @@ def get_config(variant="small"):
     past=17,  # frames: 4k+1
     future=17,
     image_size=64,  # px of the square crops
-    world={},  # changes of the embedded videos: size=32, clutter="light", ...
     windows_per_video=1,  # an epoch
     eval_windows_per_video=1,
     worker_count=0,
