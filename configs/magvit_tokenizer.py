@@ -9,7 +9,8 @@ Variants, as in --config=configs/magvit_tokenizer.py:published
               4 x 4 px: generated videos in minutes on 2 cores. The foreground has its own loss,
               for it covers less than 1 % of the picture: black everywhere would be nearly right.
   published   370,547,349 parameters, windows of 17 frames of 128 x 128 px, the public recipe with
-              its discriminator; for accelerators.
+              its discriminator; for accelerators. LPIPS, whose weights are a download, comes with
+              --config.loss.lpips=1.0 --config.loss.lpips_weights=FILE.
   smoke       a few steps of a tiny network with a discriminator, for tests.
 A past and a future that are encoded apart are two windows; both halves of an example train.
 """
@@ -46,6 +47,8 @@ def get_config(variant="small"):
     l1=1.0,
     l2=0.0,
     foreground=0.2,  # absolute error of the foreground's pixels alone
+    lpips=0.0,  # 1 in the public recipe
+    lpips_weights="",  # file of `launch.convert lpips`
     commitment=0.25,
     entropy=0.1,
     temperature=0.01,  # of the entropy's softmax over codes

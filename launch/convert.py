@@ -8,6 +8,7 @@ examples:
   python -m launch.convert two_stream --checkpoint best_model.pt --variant seed --out w.safetensors
   python -m launch.convert xmem --checkpoint XMem-s012.pth --out xmem.safetensors
   python -m launch.convert magvit_tokenizer --checkpoint video_128_262144.ckpt --out w.safetensors
+  python -m launch.convert lpips --checkpoint lpips_vgg.pth --out lpips.safetensors
 
 trackssm
 --to weights (default) reads .pt, .pth, .ckpt (torch 1.6 or later) or .safetensors: checkpoints of
@@ -44,6 +45,10 @@ magvit_tokenizer
 --to weights reads Open-MAGVIT2's video tokenizer, tensor by tensor, and the original project's
 small one; --weights says which of the two kinds of weights in the public file. Every tensor must
 be there. --to torch writes the same layouts, without a moving average.
+
+lpips
+--to weights reads the state dict of the public LPIPS module with its VGG-16, or a training file
+that holds one; configs/magvit_tokenizer.py takes the result.
 """
 
 import sys
@@ -73,7 +78,7 @@ def main(argv=None):
     from launch import convert_xmem
 
     return convert_xmem.run(args)
-  if args.system == "magvit_tokenizer":
+  if args.system in ("magvit_tokenizer", "lpips"):
     from launch import convert_magvit
 
     return convert_magvit.run(args)
@@ -99,7 +104,7 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  systems = ("magvit_tokenizer", "trackssm", "two_stream", "vlm_waypoint", "xmem")
+  systems = ("lpips", "magvit_tokenizer", "trackssm", "two_stream", "vlm_waypoint", "xmem")
   parser.add_argument("system", choices=systems, help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")

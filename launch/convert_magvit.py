@@ -1,4 +1,4 @@
-"""`launch.convert magvit_tokenizer`: video tokenizer checkpoints to weights files and back."""
+"""`launch.convert magvit_tokenizer` and `lpips`: tokenizers and what judges their pictures."""
 
 import sys
 
@@ -15,6 +15,9 @@ def run(args):
   checks.require(
     not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
   )
+  if args.system == "lpips":
+    checks.choice("--to", args.to, ("weights",))
+    return _lpips(args)
   checks.choice("--to", args.to, ("weights", "torch"))
   return _to_torch(args) if args.to == "torch" else _to_weights(args)
 
@@ -46,6 +49,20 @@ def _to_torch(args):
   write_torch.write_checkpoint(args.out, checkpoint)
   ((key, state),) = checkpoint.items()
   print(f"written: {args.out} ({len(state)} tensors under {key!r})")
+  return 0
+
+
+def _lpips(args):
+  from vistraj_jax.convert import lpips as converter
+  from vistraj_jax.convert import read_torch
+  from vistraj_jax.core import weights
+  from vistraj_jax.encoders import lpips
+
+  checkpoint = read_torch.read_checkpoint(args.checkpoint, lazy=True)
+  tree = converter.from_torch(checkpoint, lpips.shapes(), args.checkpoint)
+  weights.save_weights(args.out, tree, lpips.SYSTEM, {})
+  count = sum(leaf.size for leaf in weights.flatten(tree).values())
+  print(f"{args.checkpoint}: LPIPS, {count:,} parameters\nwritten: {args.out}")
   return 0
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks, mean
+from vistraj_jax.encoders import lpips
 from vistraj_jax.losses import latent
 from vistraj_jax.metrics import future_video as scores
 from vistraj_jax.models.magvit import discriminator, frozen
@@ -44,6 +45,14 @@ class VideoTokenizerTask(base.Task):
     self.tokenizer = frozen.make(config.model, config.model.dtype)
     self.tokenizer.latent_shape(data.past, data.image_size, data.image_size)
     self.frames = data.past
+    self.lpips = None
+    if self.weights["lpips"]:
+      checks.require(
+        self.weights["lpips_weights"],
+        f"config.loss.lpips: {self.weights['lpips']} received, but there are no weights for it; "
+        "give config.loss.lpips_weights, a file of `launch.convert lpips`, or lpips=0.",
+      )
+      self.lpips = lpips.load(self.weights["lpips_weights"])
     self.discriminator = None
     if self.weights["adversarial"]:
       axis = "data" if config.parallel == "pmap" else None
@@ -60,6 +69,10 @@ class VideoTokenizerTask(base.Task):
     averages = {name: jnp.zeros(()) for name in ("real", "fake")}
     params["discriminator"] = found["params"]
     return {"params": params, "batch_stats": found["batch_stats"], "averages": averages}
+
+  def fixed(self):
+    """-> {"lpips": parameters} where they are used."""
+    return {} if self.lpips is None else {"lpips": self.lpips}
 
   def losses(self, variables, batch, rng, *, train):
     """batch: "video" uint8 [B, 2T, S, S, 3], "colours" uint8 [B, 2, 3], "mask" [B]."""
@@ -82,6 +95,11 @@ class VideoTokenizerTask(base.Task):
     terms = {name: (weights[name], mean.Mean.of(values[name], rows)) for name in values}
     terms["entropy"] = (weights["entropy"], mean.Mean((of_token - of_all) * count, count))
     terms = {name: term for name, term in terms.items() if term[0]}
+    if self.lpips is not None:
+      frames = [x.reshape(-1, *x.shape[2:]) for x in (found, video)]
+      distance = lpips.LPIPS().apply({"params": variables["fixed"]["lpips"]}, *frames)
+      distance = distance.reshape(len(video), -1).mean(-1)
+      terms["lpips"] = (weights["lpips"], mean.Mean.of(distance, rows))
     if self.discriminator is None:
       return terms, {}
     more, collections = self._adversarial(variables, video, found, rows, train)
