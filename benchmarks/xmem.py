@@ -114,7 +114,7 @@ def _training(sizes):
   import jax
 
   model, params = _model()
-  call = jax.jit(jax.value_and_grad(_loss(model, TRAINING, _clip_arguments(sizes))))
+  call = jax.jit(jax.value_and_grad(_loss(model, sizes["rules"], _clip_arguments(sizes))))
   start = time.perf_counter()
   call = call.lower(params).compile()
   compile_s = time.perf_counter() - start
@@ -134,7 +134,7 @@ def _memory(sizes):
 
   model, params = _model()
   tx = optax.adamw(1e-5)
-  loss = _loss(model, TRAINING, _clip_arguments(sizes), remat=True)
+  loss = _loss(model, sizes["rules"], _clip_arguments(sizes), remat=True)
 
   def step(params, state):
     value, gradients = jax.value_and_grad(loss)(params)
@@ -314,7 +314,10 @@ PARTS = {
     LAYOUTS,
   ),
   "memory": peers.Part(
-    _memory, {"size": [256, 256], "objects": 1, "frames": 9}, {"size": [32, 32], "frames": 3}, {}
+    _memory,
+    {"size": [256, 256], "objects": 1, "frames": 9, "rules": TRAINING},
+    {"size": [32, 32], "frames": 3},
+    {},
   ),
   "video": peers.Part(
     _video,
