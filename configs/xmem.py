@@ -10,7 +10,7 @@ Variants, as in --config=configs/xmem.py:camera or :camera,full
   camera_fused  the same with the points' inverse depth; config.model.fusion says how.
   seed          bev with the original project's head, loss, memory and decay.
   smoke         a few steps of a tiny network, for tests.
-Sizes, after the comma: small (minutes on a CPU, everything trained from scratch), full (the
+Sizes, after the comma: small (a narrow network, everything trained from scratch), full (the
 published network, to start from published weights; PointPillars is frozen). seed is full.
 Without memory, for comparison: --config.model.memory.update=False (frames after the first are not
 written) or --config.model.memory.detach_memory=True (they are, but nothing is learned through it).
@@ -70,8 +70,8 @@ def get_config(variant="bev,small"):
   c.eval_every = dict(epochs=1.0)
   c.eval_batch_size = 8
   c.phases = ml_collections.ConfigDict(sort_keys=False)  # run in this order
-  c.phases.masks = _phase("masks", mode, is_full, "init", 10.0)
-  c.phases.trajectory = _phase("trajectory", mode, is_full, "best", 20.0)
+  c.phases.masks = _phase("masks", mode, is_full, "init", 5.0)
+  c.phases.trajectory = _phase("trajectory", mode, is_full, "best", 10.0)
 
   if variant == "seed":
     c.model.memory.update(min_mid=2, max_mid=8, num_prototypes=64, top_k=10, long_term=False)

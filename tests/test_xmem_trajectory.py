@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import xmem_cases
 import xmem_clips
+from test_configs import _leaves, _Watched
 
 from configs import xmem as config_file
 from launch import evaluate, predict, train
 from vistraj_jax.core import checks, rules, trained, weights
-from vistraj_jax.data import forecasts, pipeline
+from vistraj_jax.data import forecasts, pipeline, xmem
 from vistraj_jax.models.xmem import network, trajectory, trajectory_head
 from vistraj_jax.tasks import xmem as task_lib
 from vistraj_jax.train import optim, partition, phases
@@ -78,6 +79,31 @@ def test_groups_cover_the_network(variant, monkeypatch):
   if variant == "bev,full":
     counts = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in params.items()}
     assert counts["pillars"] == 3_880_320 + 2 * (64 + 3 * 64 + 5 * 128 + 5 * 256 + 64 + 2 * 96)
+
+
+@pytest.mark.parametrize(
+  ("variant", "changes"),
+  [
+    ("seed,small", {}),
+    ("smoke", {"model.dtype": "bfloat16", "model.remat": True, "data.objects": 2}),
+    ("camera_fused", {"model.fusion": "project", "model.head.t0_feature": "key"}),
+  ],
+)
+def test_shapes_and_types_of_answers(variant, changes, monkeypatch):
+  """Futures and masks are float32 in every compute type, whatever the head and the input."""
+  config = xmem_clips.config("", variant, **{"data.t_in": 6, **changes})
+  predictor = trajectory.Predictor(config.model, config.data)
+  sizes = {**dict(config.data), "height": config.data.image_size[0]}
+  sizes["width"] = config.data.image_size[1]
+  batch = {
+    name: jax.ShapeDtypeStruct((2, *(sizes.get(s, s) for s in shape)), dtype)
+    for name, (dtype, shape) in xmem.ELEMENT[config.data.mode].items()
+  }
+  params = _shapes_of(predictor, monkeypatch)
+  futures, shares, masks = jax.eval_shape(predictor.predict, params, batch)
+  assert (futures.shape, shares.shape) == ((2, 6, 3, 2), (2, 6))
+  assert masks.shape == (2, 6, *config.data.image_size)
+  assert {x.dtype for x in (futures, shares, masks)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +243,7 @@ def test_gradients(root, monkeypatch, changes):
 
 @pytest.mark.slow
 def test_training_end_to_end(root, tmp_path, monkeypatch, capsys):
-  """Both phases, what is frozen, one compilation a phase, prediction, scores."""
+  """Both phases, every setting read, what is frozen, one compilation, prediction, scores."""
   programs = []
   compile_ = partition.JitPlan.compile
 
@@ -226,8 +252,9 @@ def test_training_end_to_end(root, tmp_path, monkeypatch, capsys):
     return programs[-1]
 
   monkeypatch.setattr(partition.JitPlan, "compile", watched)
-  config = xmem_clips.config(root, "camera_fused", **_SHORT)
-  summary = train.train(config, tmp_path / "run")
+  config, read = xmem_clips.config(root, "camera_fused", **_SHORT), set()
+  summary = train.train(_Watched(config, "", read), tmp_path / "run")
+  assert set(_leaves(config)) == read
   assert list(summary) == ["masks", "trajectory"]
   assert summary["masks"]["loss/val"] == summary["masks"]["mask_loss/val"]
   assert summary["trajectory"]["loss/val"] == summary["trajectory"]["min_ade_5/val"]

@@ -46,8 +46,10 @@ class XMemTask(base.Task):
       f"{self.weights['temperature']} received; 0 to below 1, and 0 or more m, are allowed.",
     )
     self.objectives = {
-      name: checks.choice(f"config.phases.{name}.objective", phase.objective, OBJECTIVES)
-      for name, phase in config.phases.items()
+      name: checks.choice(
+        f"config.phases.{name}.objective", config.phases[name].objective, OBJECTIVES
+      )
+      for name in config.phases
     }
     self.objective = "trajectory"
 
