@@ -5,6 +5,9 @@ examples:
   python -m launch.plot hota --scores runs/scores/scores.json --out hota.png
   python -m launch.plot tracks --data data/world/val --run runs/trackssm --out tracks.mp4 --truth
   python -m launch.plot waypoints --data data/waymo --runs runs/siglip:SigLIP --out waypoints.png
+  python -m launch.plot pairs --run runs/two_stream --gaps 1 3 10 --out pairs.png
+  python -m launch.plot attention --run runs/two_stream --data data/bridge --out attention.png
+  python -m launch.plot ablation --report runs/report/report.json --out ablation.png
   python -m launch.plot futures --run runs/xmem --out futures.png
   python -m launch.plot videos --predictions runs/magvit/predictions.npz --out strips.png
 
@@ -14,7 +17,7 @@ examples:
 import functools
 import pathlib
 
-from launch import command_line, plot_clips, plot_videos
+from launch import command_line, plot_clips, plot_two_stream, plot_videos
 from vistraj_jax.core import checks
 
 CURVES = """Draws training curves of one or several runs: loss, next-box overlap with its baselines
@@ -90,6 +93,7 @@ def _parser():
 
   plot_clips.add_commands(add)
   plot_videos.add_commands(add)
+  plot_two_stream.add_commands(add)
   return parser
 
 
@@ -272,6 +276,9 @@ _COMMANDS = {
   "videos": plot_videos.videos,
   "horizon": plot_videos.horizon,
   "codes": plot_videos.codes,
+  "pairs": plot_two_stream.pairs,
+  "attention": plot_two_stream.attention,
+  "ablation": plot_two_stream.ablation,
 }
 
 

@@ -17,6 +17,8 @@ from vistraj_jax.nn.dropout import dropout
 
 ATTENTION = ("auto", "xla", "cudnn")
 REMAT = ("none", "block", "dots")
+# Intermediate of a block: how the first token attends to all, float32 [B, heads, N].
+FIRST_TOKEN_ATTENTION = "first_token_attention"
 _SITES = 4  # places with dropout in a block
 
 
@@ -89,6 +91,9 @@ class Block(nn.Module):
     q, k, v = y[:, :, 0], y[:, :, 1], y[:, :, 2]
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
+    if self.is_mutable_collection("intermediates"):
+      weights = jax.nn.softmax(_scores(q[:, :1], k, key_mask))
+      self.sow("intermediates", FIRST_TOKEN_ATTENTION, weights[:, :, 0])
     if keys is not None and self.attn_dropout:
       y = self._explicit(q, k, v, layer, key_mask, keys)
     else:
@@ -99,10 +104,7 @@ class Block(nn.Module):
 
   def _explicit(self, q, k, v, layer, key_mask, keys):
     """Softmax attention with dropout on its weights."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-    scores = scores * q.shape[-1] ** -0.5
-    if key_mask is not None:
-      scores = jnp.where(key_mask[:, None, None], scores, -jnp.inf)
+    scores = _scores(q, k, key_mask)
     weights = dropout(jax.nn.softmax(scores), self.attn_dropout, keys, _SITES * layer)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
 
@@ -135,7 +137,7 @@ class Stack(nn.Module):
 
     scan = nn.scan(
       body,
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, "intermediates": 0},
       split_rngs={"params": True},
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=self.length,
@@ -214,3 +216,10 @@ def rotate(x, angles):
   a, b = pairs[..., 0], pairs[..., 1]
   turned = jnp.stack([a * cos - b * sin, a * sin + b * cos], -1)
   return turned.reshape(x.shape).astype(x.dtype)
+
+
+def _scores(q, k, key_mask):
+  """q [B, Q, heads, d], k [B, K, heads, d] -> logits of the attention float32 [B, heads, Q, K]."""
+  scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+  scores = scores * q.shape[-1] ** -0.5
+  return scores if key_mask is None else jnp.where(key_mask[:, None, None], scores, -jnp.inf)

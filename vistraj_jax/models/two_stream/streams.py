@@ -126,7 +126,7 @@ class TwoStreamViT(nn.Module):
       block={"num_heads": self.num_heads, **(self.block or {}), "dtype": self.dtype},
       remat=self.remat,
     )
-    over = dict(variable_axes={"params": 0}, split_rngs={"params": True})
+    over = dict(variable_axes={"params": 0, "intermediates": 0}, split_rngs={"params": True})
     if self.stack_streams:
       stack = nn.vmap(blocks.Stack, in_axes=(0, 0, 0, 0, None), **over)
       return stack(**fields, name=f"stage{number}")
