@@ -61,12 +61,13 @@ def report(args):
     len(set(args.seeds)) == len(args.seeds), f"--seeds: {args.seeds} repeat; give each once."
   )
   words = _instruction(args)
-  found = {}
+  found, baselines = {}, {}
   for number, row in enumerate(rows):
     seeds = [_run(row, seed, number == 0, words, args) for seed in args.seeds]
     found[row["label"]] = _arranged([own for own, _ in seeds])
-    if number == 0:
-      found |= {name: _arranged([others[name] for _, others in seeds]) for name in seeds[0][1]}
+    for name in seeds[0][1]:
+      baselines[name] = _arranged([others[name] for _, others in seeds])
+  found |= baselines
   costs = {row["label"]: _cost(_workdir(args, row, args.seeds[0])) for row in rows}
   bars = [{"run": label, "metric": metrics} for label, metrics in found.items()]
   transfer, pretraining = _transfer_table(found), _pretraining_table(found, costs)
