@@ -8,8 +8,9 @@ examples:
 First a report of --report_windows windows of the validation videos (or of the first of --split):
 decoded codes against the videos, beside a black picture and the first frame repeated; how many bits
 change when the encoder computes in bfloat16; how many codes are in use. It is written to
-{out}/report.json. A tokenizer that is worse than the black picture is refused, unless
---allow_worse_than_black is given. Without --out that is all.
+{out}/report.json, with code_usage.png and reconstructions.png (frames above what was decoded). A
+tokenizer that is worse than the black picture is refused, unless --allow_worse_than_black is given.
+Without --out that is all.
 
 Then the codes of all windows, past and future encoded apart, in shards whose every record names the
 tokenizer. The same command goes on where it was interrupted.
@@ -24,6 +25,8 @@ import time
 
 from launch import batches, command_line
 from vistraj_jax.core import checks, files
+
+_SHOWN = 4  # windows in the picture
 
 
 def main(argv=None):
@@ -53,10 +56,10 @@ def main(argv=None):
   header = _header(args, found)
   if args.out:
     _check_same(args.out, header)
-  report = _report(args, found)
+  report, pictures = _report(args, found)
   if not args.out:
     return 0
-  files.write_text(pathlib.Path(args.out) / "report.json", json.dumps(report, indent=1) + "\n")
+  _save_report(pathlib.Path(args.out), report, *pictures)
   _write_codes(args, found, {**header, "scores": report["scores"]})
   print(f"written: {args.out}")
   return 0
@@ -158,7 +161,11 @@ def _batch_size(args):
 
 
 def _report(args, found):
-  """Prints and returns reconstruction, bit flips and use of codes; refuses a useless tokenizer."""
+  """Prints reconstruction, bit flips and use of codes; refuses a useless tokenizer.
+
+  Returns:
+    The report, JSON-able; and a few windows with what was decoded of them.
+  """
   import numpy as np
   import tqdm
 
@@ -172,7 +179,7 @@ def _report(args, found):
   decode = _decoder(found.tokenizer, found.params)
   half = _encoder(frozen.make(found.config, "bfloat16"), found.params)
   totals = {name: metrics.Totals() for name in ("tokenizer", "black", "copy_first")}
-  every, flips, tokens_changed = [], [], []
+  every, flips, tokens_changed, shown = [], [], [], None
   size = _batch_size(args)
 
   def call(batch):
@@ -185,6 +192,7 @@ def _report(args, found):
     ):
       truth = batch["video"].astype(np.float32) / 255
       first = np.concatenate([np.repeat(x[:, :1], x.shape[1], 1) for x in np.split(truth, 2, 1)], 1)
+      shown = shown or (truth[:_SHOWN], video[:_SHOWN])
       pictures = {"tokenizer": video, "black": np.zeros_like(truth), "copy_first": first}
       for name, picture in pictures.items():
         totals[name].add(metrics.scores(picture, truth, batch), np.ones(len(chosen)))
@@ -213,7 +221,15 @@ def _report(args, found):
     f"{black:.2f} dB, so nothing predicted in its codes can be seen; train it on such videos "
     "(configs/magvit_tokenizer.py), or give --allow_worse_than_black.",
   )
-  return report
+  return report, shown
+
+
+def _save_report(folder, report, truth, decoded):
+  from vistraj_jax.viz import codes
+
+  files.write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+  codes.code_usage(folder / "code_usage.png", report["code_usage"])
+  codes.reconstructions(folder / "reconstructions.png", truth, decoded)
 
 
 def code_usage(codes, num_codes):

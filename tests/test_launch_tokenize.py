@@ -1,12 +1,14 @@
 """launch.tokenize end to end: the report, codes of two halves, and what it refuses."""
 
+import functools
 import json
 
+import cv2
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from xmem_cases import jit
+from xmem_cases import QUICK, jit
 
 from launch import tokenize
 from vistraj_jax.core import checks, weights
@@ -35,7 +37,9 @@ def made(tmp_path_factory):
   video_writer.write(source, {"clips": clips, "size": 16, "frames": 10, "radius": 0.15})
   convert.prepare(source, videos, options=convert.Options(size=16, frames=10))
   tokenizer = _save(folder / "tokenizer.safetensors", 0)
-  assert tokenize.main([*_arguments(videos, tokenizer, codes), "--allow_worse_than_black"]) == 0
+  with pytest.MonkeyPatch.context() as patch:  # the programs are compiled in haste
+    patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
+    assert tokenize.main([*_arguments(videos, tokenizer, codes), "--allow_worse_than_black"]) == 0
   return videos, tokenizer, codes
 
 
@@ -55,6 +59,9 @@ def test_report(made):
   assert report["scores"]["black"]["psnr"] > report["scores"]["tokenizer"]["psnr"]
   assert {"psnr", "mae", "ssim", "iou"} <= report["scores"]["copy_first"].keys()
   assert 0 <= report["bfloat16"]["bits_flipped"] <= report["bfloat16"]["tokens_changed"] <= 1
+  picture = cv2.imread(str(made[2] / "reconstructions.png"))
+  assert picture.shape == (2 * 2 * (16 + 2), 8 * (16 + 2), 3)
+  assert cv2.imread(str(made[2] / "code_usage.png")).std() > 1
   usage = report["code_usage"]
   assert usage["of"] == 64 and usage["tokens"] == 2 * 2 * 3 * 8 * 8
   assert sum(times for _, times in usage["counts"]) == usage["tokens"]
