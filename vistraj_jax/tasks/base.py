@@ -7,6 +7,7 @@ from vistraj_jax.core import checks
 
 # Name in config.task -> "module:class", imported on use.
 TASKS = {
+  "magvit": "vistraj_jax.tasks.magvit:FutureVideoTask",
   "magvit_tokenizer": "vistraj_jax.tasks.magvit_tokenizer:VideoTokenizerTask",
   "trackssm": "vistraj_jax.tasks.trackssm:TrackSSMTask",
   "two_stream": "vistraj_jax.tasks.two_stream:TwoStreamTask",

@@ -32,7 +32,7 @@ def next_frame_nats(model, params, codes, keys=None, seen=None, smoothing=0.0):
   return model.apply(variables, context, codes[:, 1:], smoothing, method="nats")
 
 
-def generate(model, params, past, frames, rng, **sampling):
+def generate(model, params, past, frames, rng, sampling=None):
   """Draws future codes.
 
   Args:
@@ -41,7 +41,7 @@ def generate(model, params, past, frames, rng, **sampling):
     past: int [B, T, H, W].
     frames: latent frames to predict.
     rng: key.
-    **sampling: further arguments of `TokenModel.sample`.
+    sampling: further arguments of `TokenModel.sample`, a dict, or None.
 
   Returns:
     int32 [B, frames, H, W].
@@ -52,7 +52,7 @@ def generate(model, params, past, frames, rng, **sampling):
 
   def drawn(context, number):
     key = jax.random.fold_in(rng, number)
-    return model.apply(variables, context, key, method="sample", **sampling)[0]
+    return model.apply(variables, context, key, method="sample", **(sampling or {}))[0]
 
   context, cache = run(past, room=T + frames - 1)
 

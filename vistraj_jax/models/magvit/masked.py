@@ -37,7 +37,7 @@ def training_mask(keys, past, shape):
   return jnp.pad(future, ((0, 0), (past, 0), (0, 0), (0, 0)))
 
 
-def generate(model, params, past, frames, rng, steps=STEPS, temperature=TEMPERATURE, **sampling):
+def generate(model, params, past, frames, rng, steps=STEPS, temperature=TEMPERATURE, sampling=None):
   """Draws future codes.
 
   Args:
@@ -48,12 +48,13 @@ def generate(model, params, past, frames, rng, steps=STEPS, temperature=TEMPERAT
     rng: key.
     steps: of the schedule.
     temperature: of the noise in "the surest first", falling to 0 with the steps.
-    **sampling: further arguments of `TokenModel.sample`.
+    sampling: further arguments of `TokenModel.sample`, a dict, or None.
 
   Returns:
     int32 [B, frames, H, W].
   """
   B, T, H, W = past.shape
+  sampling = sampling or {}
   count = frames * H * W
   codes = jnp.pad(past, ((0, 0), (0, frames), (0, 0), (0, 0)))
   hidden = jnp.pad(jnp.ones((B, frames, H, W), bool), ((0, 0), (T, 0), (0, 0), (0, 0)))
@@ -63,7 +64,9 @@ def generate(model, params, past, frames, rng, steps=STEPS, temperature=TEMPERAT
     of_codes, of_order = jax.random.split(jax.random.fold_in(rng, number))
     context = model.apply({"params": params}, codes, hidden, method="context")
     context, unknown = context[:, T:], hidden[:, T:]
-    drawn, nats = model.apply({"params": params}, context, of_codes, method="sample", **sampling)
+    drawn, nats = model.apply(
+      {"params": params}, context, of_codes, method="sample", **(sampling or {})
+    )
     future = jnp.where(unknown, drawn, codes[:, T:])
     progress = (number + 1) / steps
     noise = temperature * (1 - progress) * jax.random.gumbel(of_order, nats.shape)

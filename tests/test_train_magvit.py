@@ -1,0 +1,131 @@
+"""Tokenizer and predictor of future video, trained end to end in two phases; heads; refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_golden_video_resnet import jit
+
+from configs import magvit as config_file
+from launch import train
+from vistraj_jax.core import checks
+from vistraj_jax.prepare.future_video import convert
+from vistraj_jax.prepare.world import video_writer
+from vistraj_jax.tasks import magvit
+
+
+def config(**changes):
+  """The smoke config; changes are a__b=value for config.model.a.b, a=value for config.model.a."""
+  c = config_file.get_config("smoke")
+  for name, value in changes.items():
+    node, _, leaf = name.rpartition("__")
+    (c.model[node] if node else c.model)[leaf] = value
+  return c
+
+
+def batch():
+  """Two windows of a red block that stands still."""
+  video = np.zeros((2, 10, 16, 16, 3), np.uint8)
+  video[:, :, 3:9, 4:9, 0] = 255
+  return {
+    "video": video,
+    "foreground": (video[..., 0] > 0).astype(np.uint8),
+    "foreground_valid": np.ones(2, np.float32),
+    "centre": np.broadcast_to(np.float32([5.5, 6]), (2, 10, 2)),
+    "centre_valid": np.ones((2, 10), np.float32),
+    "colours": np.array([[[0, 0, 0], [255, 0, 0]]] * 2, np.uint8),
+    "row": np.arange(2, dtype=np.int32),
+    "mask": np.array([1, 0], np.float32),
+    "position": np.arange(2, dtype=np.int32),
+  }
+
+
+def total(task, variables, seen):
+  terms, _ = task.losses(variables, seen, jax.random.PRNGKey(1), train=True)
+  return sum(weight * term.value for weight, term in terms.values())
+
+
+CASES = {
+  "bits": {},
+  "pooled": {"head": "mse", "tokens": "pooled", "transformer__positions": "table"},
+  "masked": {"head": "masked"},
+  "autoregressive": {"head": "autoregressive", "flip_rate": 0.1, "token_head": "bits"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_heads(name):
+  task = magvit.FutureVideoTask(config(**CASES[name])).for_phase("predictor")
+  variables = task.init(jax.random.PRNGKey(0))
+  seen = batch()
+  gradients = jit(jax.grad(lambda params: total(task, {**variables, "params": params}, seen)))(
+    variables["params"]
+  )
+  size = {k: sum(float(abs(x).sum()) for x in jax.tree.leaves(g)) for k, g in gradients.items()}
+  assert size["tokenizer"] == 0 < size["predictor"]
+  run = jit(lambda seen: task.metrics(variables, seen))
+  found = {k: float(m.value) for k, m in run(seen).items()}
+  assert found["psnr/copy_last"] > 90 and found["iou/copy_last"] == 1
+  np.testing.assert_allclose(found["mse/black"], 30 / 256 / 3, rtol=1e-5)
+  assert ("bits_per_token/val" in found) == (name in ("masked", "autoregressive"))
+  # A row that is masked does not count.
+  seen["video"][1] = 255
+  again = {k: float(m.value) for k, m in run(seen).items()}
+  np.testing.assert_equal(again, found)
+
+
+@pytest.mark.slow
+def test_joint_training_reaches_tokenizer_and_motion():
+  c = config(joint=True, motion__kind="i3d")
+  c.loss.pixel = 1.0
+  task = magvit.FutureVideoTask(c).for_phase("predictor")
+  variables = task.init(jax.random.PRNGKey(0))
+  params = variables["params"]
+  # The motion's say starts at zero; with a say its network has a gradient too.
+  params["predictor"]["fusion"] = jax.tree.map(lambda x: x + 0.1, params["predictor"]["fusion"])
+  gradients = jit(jax.grad(lambda params: total(task, {"params": params}, batch())))(params)
+  for name in ("tokenizer", "motion", "predictor"):
+    assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(gradients[name])) > 0, name
+
+
+@pytest.mark.slow
+def test_two_phases_end_to_end(tmp_path):
+  settings = {"clips": {"train": 8, "val": 3}, "size": 16, "frames": 10, "radius": 0.15}
+  video_writer.write(tmp_path / "source", settings)
+  options = convert.Options(size=16, frames=10)
+  convert.prepare(tmp_path / "source", tmp_path / "videos", options=options)
+  c = config()
+  c.data.root = str(tmp_path / "videos")
+  train.train(c, tmp_path / "run")
+  log = (tmp_path / "run" / "predictor" / "log.jsonl").read_text()
+  assert "psnr/ceiling" in log and "iou/copy_last" in log
+
+
+def test_refusals():
+  c = config()
+  c.data.future = 9
+  with pytest.raises(checks.InputError, match="5 and 9 received; the window that is predicted"):
+    magvit.FutureVideoTask(c)
+  with pytest.raises(checks.InputError, match=r"config.model.head.*'pixels'"):
+    magvit.FutureVideoTask(config(head="pixels"))
+  with pytest.raises(checks.InputError, match="motion guides predictors of latents only"):
+    magvit.FutureVideoTask(config(head="masked", motion__kind="i3d"))
+  c = config()
+  del c.phases.tokenizer
+  with pytest.raises(checks.InputError, match="the tokenizer would stay random"):
+    magvit.FutureVideoTask(c)
+
+
+@pytest.mark.parametrize("variant", config_file.VARIANTS)
+def test_variants_have_the_same_settings(variant):
+  names = lambda c: sorted(c.to_dict()) + sorted(c.model.to_dict()) + sorted(c.loss.to_dict())  # noqa: E731
+  c = config_file.get_config(variant)
+  assert names(c) == names(config_file.get_config())
+  for name, phase in c.phases.items():
+    assert set(phase.lr) == {group for _, group in phase.groups} - {"frozen"}, name
+
+
+def test_unknown_variant():
+  with pytest.raises(ValueError, match="variant 'huge'; known: "):
+    config_file.get_config("huge")

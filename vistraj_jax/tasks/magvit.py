@@ -1,0 +1,272 @@
+"""Future video: a tokenizer, then a predictor of latents or codes, scored in pixels."""
+
+import copy
+import math
+import types
+
+import jax
+import jax.numpy as jnp
+
+from vistraj_jax.core import checks, mean
+from vistraj_jax.losses import bits, latent
+from vistraj_jax.metrics import future_video as scores
+from vistraj_jax.models.magvit import autoregressive, frozen, masked, motion, predictor, tokens
+from vistraj_jax.nn import dropout, initializers
+from vistraj_jax.tasks import base
+from vistraj_jax.tasks.magvit_tokenizer import VideoTokenizerTask
+
+HEADS = (*predictor.HEADS, "masked", "autoregressive")
+TOKENIZER_PHASE = "tokenizer"
+_SAMPLES = 0  # seed of the futures drawn in evaluation: the same in every run
+
+
+class FutureVideoTask(base.Task):
+  """Predicts the second half of a window from the first; both are encoded by themselves.
+
+  Reads config.model, config.loss, config.data and config.eval. In a phase called "tokenizer" the
+  tokenizer alone trains (`VideoTokenizerTask`). In any other the predictor does: heads "mse" and
+  "bits" predict latents in one pass, "masked" and "autoregressive" have a distribution over codes.
+  With config.model.joint gradients reach the tokenizer too; targets never have any, and weights
+  of config.loss keep it a tokenizer. What trains at which rate is said by the phase's groups:
+  parameters are below "tokenizer", "predictor" and "motion".
+  """
+
+  SUMMARY = (
+    ("PSNR dB", "psnr/val"),
+    ("black", "psnr/black"),
+    ("copy last", "psnr/copy_last"),
+    ("tokenizer's ceiling", "psnr/ceiling"),
+    ("IoU", "iou/val"),
+    ("copy last", "iou/copy_last"),
+  )
+
+  def __init__(self, config, data_set=None):
+    del data_set
+    model, data = config.model, config.data
+    self.head = checks.choice("config.model.head", model.head, HEADS)
+    self.weights, self.eval = dict(config.loss), dict(config.eval)
+    self.joint, self.flip_rate = model.joint, model.flip_rate
+    checks.require(
+      data.past == data.future,
+      f"config.data.past, config.data.future: {data.past} and {data.future} received; the window "
+      "that is predicted is as long as the past: give the same number twice.",
+    )
+    self.frames, self.phase = data.past, ""
+    self.checkpoint, self.tokenizing = model.tokenizer.checkpoint, None
+    if self.checkpoint:
+      self.tokenizer = frozen.load(self.checkpoint, model.tokenizer.dtype).tokenizer
+    else:
+      self.tokenizer = frozen.make(model.tokenizer, model.tokenizer.dtype)
+      checks.require(
+        TOKENIZER_PHASE in config.phases or config.init.checkpoint,
+        "config.model.tokenizer.checkpoint: '' and no phase 'tokenizer', so the tokenizer would "
+        "stay random; give weights of `launch.convert magvit_tokenizer` or of a run.",
+      )
+    if TOKENIZER_PHASE in config.phases:
+      settings = {"model": model.tokenizer, "loss": self.weights.pop("tokenizer")}
+      self.tokenizing = VideoTokenizerTask(
+        types.SimpleNamespace(**settings, data=data, parallel=config.parallel)
+      )
+    size = data.image_size
+    self.grid = self.tokenizer.latent_shape(self.frames, size, size)
+    self.predictor = _predictor(model, self.tokenizer, self.grid)
+    self.motion = None
+    if model.motion.kind:
+      checks.require(
+        self.head in predictor.HEADS,
+        f"config.model.motion.kind: {model.motion.kind!r} received; motion guides predictors of "
+        f"latents only (config.model.head one of {predictor.HEADS}).",
+      )
+      fields = {name: model.motion[name] for name in ("kind", "width", "frames")}
+      self.motion = motion.MotionNetwork(**fields, features=model.transformer.width)
+
+  def fixed(self):
+    """-> what the tokenizer's losses read."""
+    return {} if self.tokenizing is None else self.tokenizing.fixed()
+
+  def for_phase(self, name):
+    """-> the task of a phase: that of the tokenizer for a phase called "tokenizer"."""
+    task = copy.copy(self)
+    task.phase = name
+    return task
+
+  def init(self, rng):
+    """-> {"params": {"tokenizer", "predictor", and "motion" if there is one}, ...}."""
+    found = {"params": {}}
+    if self.tokenizing is not None:
+      found = self.tokenizing.init(jax.random.fold_in(rng, 0))
+    params = found["params"]
+    if self.checkpoint:
+      params["tokenizer"] = frozen.load(self.checkpoint).params
+    elif self.tokenizing is None:
+      params["tokenizer"] = initializers.init(self.tokenizer, jax.random.fold_in(rng, 0))
+    vector = None
+    if self.motion is not None:
+      clip = jnp.zeros((1, self.frames, 32, 32, 3))
+      params["motion"] = initializers.init(self.motion, jax.random.fold_in(rng, 1), clip)["params"]
+      vector = jnp.zeros((1, self.motion.features))
+    rng = jax.random.fold_in(rng, 2)
+    if self._draws_codes:
+      codes = jnp.zeros((1, *self._context), jnp.int32)
+      made = initializers.init(self.predictor, rng, codes, codes > 0)
+    else:
+      latents = jnp.zeros((1, *self.grid, self.tokenizer.latent_dim))
+      made = initializers.init(self.predictor, rng, latents, vector)
+    return {**found, "params": {**params, "predictor": made["params"]}}
+
+  def losses(self, variables, batch, rng, *, train):
+    """batch: as `data.future_video.ELEMENT` says, "mask" and "position" [B]."""
+    if self.phase == TOKENIZER_PHASE:
+      return self.tokenizing.losses(variables, batch, rng, train=train)
+    params, rows = variables["params"], batch["mask"]
+    keys = dropout.row_keys(rng, batch["position"]) if train else None
+    video = self._video(batch)
+    latents, quantized, codes = self._encoded(params, video, with_gradient=self.joint)
+    past, target = quantized[0], jax.lax.stop_gradient(quantized[1])
+    of = lambda values: mean.Mean.of(values, rows)  # noqa: E731
+    if self._draws_codes:
+      row_keys = dropout.row_keys(jax.random.fold_in(rng, 1), batch["position"])
+      return {"nats": (1.0, of(self._nats(params, codes, row_keys, keys, train)))}, {}
+    predicted = self._predict(params, past, video[0], keys)
+    terms = {"latent": (self.weights["latent"], of(self._latent_loss(predicted, target)))}
+    if self.weights["pixel"]:
+      soft = predictor.to_decode(predicted, self.head, "soft")
+      shown = self._decoded(params, self.tokenizer.quantize(soft, params["tokenizer"])[0])
+      terms["pixel"] = (self.weights["pixel"], of(latent.video_l2(shown, video[1])))
+    if self.joint:
+      shown = self._decoded(params, past)
+      cost = latent.commitment(latents[0], jax.lax.stop_gradient(past))
+      again = of(latent.video_l2(shown, video[0]))
+      terms["reconstruction"] = (self.weights["reconstruction"], again)
+      terms["commitment"] = (self.weights["commitment"], of(cost))
+    return terms, {}
+
+  def metrics(self, variables, batch):
+    """-> "loss/val" of the latents or codes, and scores of the decoded frames; see `SUMMARY`."""
+    if self.phase == TOKENIZER_PHASE:
+      return self.tokenizing.metrics(variables, batch)
+    params, rows = variables["params"], batch["mask"]
+    of = lambda values: mean.Mean.of(values, rows)  # noqa: E731
+    video = self._video(batch)
+    _, (past, target), codes = self._encoded(params, video, with_gradient=False)
+    rng = jax.random.PRNGKey(_SAMPLES)
+    if self._draws_codes:
+      keys = dropout.row_keys(rng, batch["row"])
+      nats = self._nats(params, codes, keys, None, False)
+      found = {"loss/val": of(nats)}
+      found["bits_per_token/val"] = of(nats * self.predictor.parts / math.log(2))
+      drawn = self._generate(params, codes[0], rng)
+      latents = self.tokenizer.from_indices(drawn, params["tokenizer"])
+    else:
+      predicted = self._predict(params, past, video[0], None)
+      found = {"loss/val": of(self._latent_loss(predicted, target))}
+      found["loss/zero"] = of(self._latent_loss(jnp.zeros_like(predicted), target))
+      if self.head == "mse":
+        found["loss/copy"] = of(self._latent_loss(past, target))
+      snap = lambda x: self.tokenizer.quantize(x, params["tokenizer"])[0]  # noqa: E731
+      latents = predictor.to_decode(predicted, self.head, self.eval["decode_input"], snap)
+    shown, ceiling = (self.tokenizer.decode(params["tokenizer"], x) for x in (latents, target))
+    seen, truth = (self._pixels(half) for half in video)
+    known = {name: batch[name][:, self.frames :] for name in _KNOWN}
+    known |= {name: batch[name] for name in ("foreground_valid", "colours")}
+    black = jnp.zeros_like(truth)
+    copied = jnp.broadcast_to(seen[:, -1:], truth.shape)
+    pictures = {"val": shown, "ceiling": ceiling, "black": black, "copy_last": copied}
+    for name, picture in pictures.items():
+      for score, (value, weight) in scores.scores(picture, truth, known).items():
+        weight = weight * rows[:, None]
+        value = jnp.where(weight > 0, value, 0)
+        found[f"{score}/{name}"] = mean.Mean(jnp.sum(value * weight), jnp.sum(weight))
+      error = jnp.mean((picture - truth) ** 2, (1, 2, 3, 4))
+      found[f"psnr/{name}"] = of(-10 * jnp.log10(error + 1e-10))
+    return found
+
+  @property
+  def _draws_codes(self):
+    return self.head not in predictor.HEADS
+
+  @property
+  def _context(self):
+    """Shape of the codes of past and future."""
+    return 2 * self.grid[0], *self.grid[1:]
+
+  def _video(self, batch):
+    """-> (past, future) [B, T, S, S, 3] in the tokenizer's range."""
+    video = frozen.as_input(self.tokenizer, batch["video"])
+    return video[:, : self.frames], video[:, self.frames :]
+
+  def _pixels(self, video):
+    """Video in the tokenizer's range -> 0..1."""
+    low, high = self.tokenizer.value_range
+    return (video - low) / (high - low)
+
+  def _encoded(self, params, video, with_gradient):
+    """-> latents, quantised latents and codes, each a pair (past, future)."""
+    params = params["tokenizer"]
+    latents = self.tokenizer.encode(params, jnp.concatenate(video))
+    quantized, codes = self.tokenizer.quantize(latents, params)
+    if not with_gradient:
+      latents, quantized = jax.lax.stop_gradient((latents, quantized))
+    return tuple(jnp.split(x, 2) for x in (latents, quantized, codes))
+
+  def _decoded(self, params, latents):
+    return self.tokenizer.decode_unclipped(params["tokenizer"], latents)
+
+  def _predict(self, params, past, video, keys):
+    vector = None
+    if self.motion is not None:
+      vector = self.motion.apply({"params": params["motion"]}, self._pixels(video))
+    return self.predictor.apply({"params": params["predictor"]}, past, vector, keys)
+
+  def _latent_loss(self, predicted, target):
+    loss = bits.latent_mse if self.head == "mse" else bits.bit_cross_entropy
+    return loss(predicted, target)
+
+  def _nats(self, params, codes, row_keys, keys, train):
+    """-log p [B] of the future's codes, a decision (`TokenModel.parts`)."""
+    params, both = params["predictor"], jnp.concatenate(codes, 1)
+    past = self.grid[0]
+    if self.head == "masked":
+      hidden = masked.training_mask(row_keys, past, both.shape[1:])
+      run = lambda method, *args: self.predictor.apply(  # noqa: E731
+        {"params": params}, *args, method=method
+      )
+      nats = run("nats", run("context", both, hidden, keys), both)
+      return bits.masked_mean(nats, hidden) / self.predictor.parts
+    seen = both
+    if train and self.flip_rate:
+      flip = lambda code, key: tokens.flip_bits(code, key, self.flip_rate, self.predictor.bits)  # noqa: E731
+      seen = jax.vmap(flip)(both, row_keys)
+    nats = autoregressive.next_frame_nats(self.predictor, params, both, keys, seen)
+    return nats[:, past - 1 :].mean((1, 2, 3)) / self.predictor.parts
+
+  def _generate(self, params, past, rng):
+    generate = masked.generate if self.head == "masked" else autoregressive.generate
+    options = {name: self.eval[name] for name in ("temperature", "top_k", "top_p")}
+    if self.head == "masked":
+      options = {"steps": self.eval["steps"], "sampling": options}
+    else:
+      options = {"sampling": options}
+    return generate(self.predictor, params["predictor"], past, self.grid[0], rng, **options)
+
+
+_KNOWN = ("foreground", "centre", "centre_valid")
+
+
+def _predictor(model, tokenizer, grid):
+  """Returns the network that config.model describes, with positions for its windows."""
+  transformer = dict(model.transformer)
+  transformer["dtype"] = jnp.dtype(model.dtype)
+  frames, *sides = grid
+  if model.head in predictor.HEADS:
+    if transformer["positions"] == "table":
+      transformer["num_positions"] = frames if model.tokens == "pooled" else math.prod(grid)
+    transformer["max_grid"] = grid
+    return predictor.LatentPredictor(
+      tokenizer.latent_dim, transformer, model.tokens, model.motion.fusion
+    )
+  transformer["max_grid"] = (2 * frames, *sides)
+  transformer["num_positions"] = 2 * math.prod(grid)
+  transformer["causal"] = model.head == "autoregressive"
+  num_bits = math.ceil(math.log2(tokenizer.num_codes))
+  return tokens.TokenModel(num_bits, transformer, model.token_head, model.first_bits)
