@@ -241,6 +241,7 @@ def test_training_runs_as_it_stands(small_world):
     ({"layout": "robomimic"}, "--layout: 'robomimic' is not allowed; choose one of"),
     ({"episodes": 0}, "--episodes: 0 received; give 1 to 1000000"),
     ({"size": 8}, "--size: 8 received; give 16 to 1024"),
+    ({"layout": "egodex", "size": 65}, "--size: 65 received; a video's side is even"),
     ({"spread": 2.0}, "--spread: 2.0 received; give 0 to 1"),
     ({"noise": -1.0}, "--noise: -1.0 received; give 0 to 1"),
   ],

@@ -117,8 +117,6 @@ class Painter:
 
   def frame(self, viewpoint, hand, blocks):
     """Returns uint8 [size, size, 3] for hand [5] and blocks [K, 3] x, y, yaw."""
-    import cv2
-
     intrinsic = viewpoint.intrinsic(self._size)
     camera = cameras.Camera("", (0, 0, 0), viewpoint.rotation, intrinsic, (self._size,) * 2)
     eye = painter.Eye(camera, _SCALE * viewpoint.position, (1, 0, 0, 0))
@@ -130,15 +128,14 @@ class Painter:
     polygons, normals = _faces(boxes)
     towards = ((viewpoint.position - polygons[:, 0]) * normals).sum(-1) > 0
     shades = painter.lit(np.repeat(colours, 6, 0)[towards], normals[towards]) * self._looks.light
-    _paint(cv2, image, eye, polygons[towards], np.minimum(shades, 255))
+    _paint(image, eye, polygons[towards], np.minimum(shades, 255))
     return image
 
   def _empty(self, eye):
-    import cv2
-
+    """Returns the room with the table and its squares."""
     image = np.empty((self._size, self._size, 3), np.uint8)
     image[:] = _WALL * self._looks.light
-    _paint(cv2, image, eye, self._ground, self._ground_colours * self._looks.light)
+    _paint(image, eye, self._ground, self._ground_colours * self._looks.light)
     return image
 
   def _cast_shadows(self, image, eye, hand, blocks):
@@ -196,7 +193,9 @@ class Painter:
     return boxes, np.concatenate([np.asarray(p, np.float64) for p in paints])
 
 
-def _paint(cv2, image, eye, polygons, colours):
+def _paint(image, eye, polygons, colours):
+  import cv2
+
   points, seen, cut = eye.pictures(_SCALE * polygons)
   colours = colours.tolist()
   for k in np.flatnonzero(seen).tolist():

@@ -54,6 +54,10 @@ def write(out, settings=None, processes=1, beam=None):
   for name, low, high in (("episodes", 1, 10**6), ("size", 16, 1024), ("seed", 0, 10**6)):
     value = settings[name]
     checks.require(low <= value <= high, f"--{name}: {value} received; give {low} to {high}.")
+  checks.require(
+    layout != "egodex" or settings["size"] % 2 == 0,
+    f"--size: {settings['size']} received; a video's side is even.",
+  )
   for name in ("spread", "noise"):
     value = settings[name]
     checks.require(0 <= value <= 1, f"--{name}: {value} received; give 0 to 1.")
