@@ -47,6 +47,13 @@ def _config(**changes):
   return c
 
 
+def test_published_variant_is_the_public_network():
+  task = magvit_tokenizer.VideoTokenizerTask(config_file.get_config("published"))
+  wanted = {"channels": 128, "multipliers": (1, 2, 2, 4), "num_blocks": 4, "bits": 18, "groups": 32}
+  assert {name: getattr(task.tokenizer, name) for name in wanted} == wanted
+  assert task.tokenizer.strides == (4, 8) and task.discriminator.channels == 64
+
+
 def test_refusals():
   with pytest.raises(checks.InputError, match="5 and 9 received; windows of one length"):
     magvit_tokenizer.VideoTokenizerTask(_config(future=9))
@@ -54,74 +61,74 @@ def test_refusals():
     magvit_tokenizer.VideoTokenizerTask(_config(image_size=15))
 
 
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("videos")
+  clips = {"train": 4, "val": 2}
+  settings = {"clips": clips, "size": 16, "frames": 10, "radius": 0.15}
+  video_writer.write(folder / "source", settings)
+  options = convert.Options(size=16, frames=10)
+  convert.prepare(folder / "source", folder / "videos", options=options)
+  return str(folder / "videos")
+
+
 @pytest.mark.slow  # a discriminator doubles what there is to compile
-class TestTraining:
-  """On four videos of a disc."""
+def test_gradients_of_two_players():
+  """The discriminator's loss moves nothing of the tokenizer, the generator's nothing of it."""
+  task = magvit_tokenizer.VideoTokenizerTask(_config())
+  variables = task.init(jax.random.PRNGKey(0))
+  video = jax.random.randint(jax.random.PRNGKey(1), (2, 10, 16, 16, 3), 0, 255)
+  colours = jnp.asarray([[[0, 0, 0], [255, 0, 0]]] * 2)
+  batch = {"video": video.astype(jnp.uint8), "colours": colours, "mask": jnp.ones(2)}
 
-  @pytest.fixture(scope="class")
-  def videos(self, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("videos")
-    clips = {"train": 4, "val": 2}
-    settings = {"clips": clips, "size": 16, "frames": 10, "radius": 0.15}
-    video_writer.write(folder / "source", settings)
-    options = convert.Options(size=16, frames=10)
-    convert.prepare(folder / "source", folder / "videos", options=options)
-    return str(folder / "videos")
+  def of(name):
+    def loss(params):
+      terms = task.losses({**variables, "params": params}, batch, None, train=True)[0]
+      return terms[name][1].value
 
-  def test_gradients_of_two_players(self):
-    """The discriminator's loss moves nothing of the tokenizer, the generator's nothing of it."""
-    task = magvit_tokenizer.VideoTokenizerTask(_config())
-    variables = task.init(jax.random.PRNGKey(0))
-    video = jax.random.randint(jax.random.PRNGKey(1), (2, 10, 16, 16, 3), 0, 255)
-    colours = jnp.asarray([[[0, 0, 0], [255, 0, 0]]] * 2)
-    batch = {"video": video.astype(jnp.uint8), "colours": colours, "mask": jnp.ones(2)}
+    grads = jit(jax.grad(loss))(variables["params"])
+    return {part: max(float(abs(x).max()) for x in jax.tree.leaves(t)) for part, t in grads.items()}
 
-    def of(name):
-      def loss(params):
-        terms = task.losses({**variables, "params": params}, batch, None, train=True)[0]
-        return terms[name][1].value
+  hinge, adversarial = of("hinge"), of("adversarial")
+  assert hinge["tokenizer"] == 0 < hinge["discriminator"]
+  assert adversarial["discriminator"] == 0 < adversarial["tokenizer"]
 
-      grads = jit(jax.grad(loss))(variables["params"])
-      return {
-        part: max(float(abs(x).max()) for x in jax.tree.leaves(t)) for part, t in grads.items()
-      }
 
-    hinge, adversarial = of("hinge"), of("adversarial")
-    assert hinge["tokenizer"] == 0 < hinge["discriminator"]
-    assert adversarial["discriminator"] == 0 < adversarial["tokenizer"]
+@pytest.mark.slow  # a discriminator doubles what there is to compile
+def test_training(videos, tmp_path):
+  """All terms are logged, statistics move, the best weights are a tokenizer to load."""
+  config = _config(root=videos)
+  config.phases.tokenizer.steps = 6
+  config.ema_decay = 0.5
+  config.lock()
+  summary = train.train(config, tmp_path / "run")["tokenizer"]
+  log = (tmp_path / "run" / "log.jsonl").read_text()
+  for term in (
+    "l1",
+    "l2",
+    "foreground",
+    "commitment",
+    "entropy",
+    "adversarial",
+    "hinge",
+    "lecam",
+  ):
+    assert f"loss/{term}/train" in log
+  assert np.isfinite(summary["loss/val"]) and summary["psnr/black"] > 5
+  variables, model = trained.load_variables(tmp_path / "run")
+  assert model["bits"] == 6
+  moved = variables["batch_stats"]["norm_1"]["mean"]
+  assert np.any(moved != 0)
+  found = frozen.load(tmp_path / "run")
+  assert found.tokenizer.num_codes == 64
+  assert set(found.params) == {"encoder", "decoder"}
 
-  def test_training(self, videos, tmp_path):
-    """All terms are logged, statistics move, the best weights are a tokenizer to load."""
-    config = _config(root=videos)
-    config.phases.tokenizer.steps = 6
-    config.ema_decay = 0.5
-    config.lock()
-    summary = train.train(config, tmp_path / "run")["tokenizer"]
-    log = (tmp_path / "run" / "log.jsonl").read_text()
-    for term in (
-      "l1",
-      "l2",
-      "foreground",
-      "commitment",
-      "entropy",
-      "adversarial",
-      "hinge",
-      "lecam",
-    ):
-      assert f"loss/{term}/train" in log
-    assert np.isfinite(summary["loss/val"]) and summary["psnr/black"] > 5
-    variables, model = trained.load_variables(tmp_path / "run")
-    assert model["bits"] == 6
-    moved = variables["batch_stats"]["norm_1"]["mean"]
-    assert np.any(moved != 0)
-    found = frozen.load(tmp_path / "run")
-    assert found.tokenizer.num_codes == 64
-    assert set(found.params) == {"encoder", "decoder"}
 
-  def test_every_setting_is_read(self, videos, tmp_path):
-    from test_configs import _leaves, _Watched
+@pytest.mark.slow  # a discriminator doubles what there is to compile
+def test_every_setting_is_read(videos, tmp_path):
+  from test_configs import _leaves, _Watched
 
-    config, read = _config(root=videos), set()
-    config.phases.tokenizer.steps = 2
-    train.train(_Watched(config, "", read), tmp_path / "run")
-    assert set(_leaves(config)) - read == set()
+  config, read = _config(root=videos), set()
+  config.phases.tokenizer.steps = 2
+  train.train(_Watched(config, "", read), tmp_path / "run")
+  assert set(_leaves(config)) - read == set()

@@ -19,7 +19,8 @@ class VideoTokenizerTask(base.Task):
   config.loss.adversarial a 3-D patch discriminator trains in the same step: its loss sees the
   reconstruction without gradient, the tokenizer's sees it without gradient of its parameters, so
   that one backward pass holds both gradients, taken at the same parameters as two passes would.
-  Running means of its logits, for LeCAM, are the collection "averages".
+  Running means of its logits, for LeCAM, are the collection "averages". Under pmap the entropy is
+  that of each device's own tokens.
   """
 
   SUMMARY = (
