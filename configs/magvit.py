@@ -62,6 +62,7 @@ def get_config(variant="full"):
   )
   c.model.motion = dict(
     kind="",  # or "i3d", "slowfast"
+    checkpoint="",  # file of `launch.convert i3d` or `slowfast`; "" = random
     width=64,  # channels of the backbone's first layer; 64 is published
     frames=32,  # of its clip
     fusion="film",  # or "concat"

@@ -7,6 +7,7 @@ examples:
   python -m launch.convert vlm_waypoint --to adapter --checkpoint runs/lora --out adapter
   python -m launch.convert two_stream --checkpoint best_model.pt --variant seed --out w.safetensors
   python -m launch.convert xmem --checkpoint XMem-s012.pth --out xmem.safetensors
+  python -m launch.convert slowfast --checkpoint SLOWFAST_8x8_R50.pyth --out slowfast.safetensors
   python -m launch.convert magvit_tokenizer --checkpoint video_128_262144.ckpt --out w.safetensors
   python -m launch.convert lpips --checkpoint lpips_vgg.pth --out lpips.safetensors
 
@@ -40,6 +41,10 @@ xmem
 --to weights reads the public checkpoints, also those for a single object (their value encoder gets
 a channel of zeros for the other objects' masks) and those without sensory memory. --to torch writes
 the public state dict; with --single_object without that channel.
+
+i3d, slowfast, i3d_inception
+--to weights reads PyTorchVideo's i3d_r50 and slowfast_r50 (config.model.motion.checkpoint of
+configs/magvit.py takes them), and I3D on Inception-v1 as the public FVD port has it.
 
 magvit_tokenizer
 --to weights reads Open-MAGVIT2's video tokenizer, tensor by tensor, and the original project's
@@ -78,6 +83,10 @@ def main(argv=None):
     from launch import convert_xmem
 
     return convert_xmem.run(args)
+  if args.system in ("i3d", "i3d_inception", "slowfast"):
+    from launch import convert_video_network
+
+    return convert_video_network.run(args)
   if args.system in ("magvit_tokenizer", "lpips"):
     from launch import convert_magvit
 
@@ -104,7 +113,8 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  systems = ("lpips", "magvit_tokenizer", "trackssm", "two_stream", "vlm_waypoint", "xmem")
+  systems = ("i3d", "i3d_inception", "lpips", "magvit_tokenizer", "slowfast", "trackssm")
+  systems += ("two_stream", "vlm_waypoint", "xmem")
   parser.add_argument("system", choices=systems, help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")

@@ -7,16 +7,14 @@ import jax
 import numpy as np
 import pytest
 
+from launch import convert
 from vistraj_jax.convert import video_resnet as converter
+from vistraj_jax.convert import write_torch
 from vistraj_jax.core import checks, weights
-from vistraj_jax.encoders import i3d_inception, video_resnet
+from vistraj_jax.encoders import i3d_inception, video_resnet, video_shapes
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-NETWORKS = {
-  "i3d": video_resnet.I3D,
-  "slowfast": video_resnet.SlowFast,
-  "i3d_inception": i3d_inception.I3DInception,
-}
+shapes = functools.cache(video_shapes.shapes)
 
 
 def jit(function):
@@ -24,24 +22,16 @@ def jit(function):
   return jax.jit(function, compiler_options=QUICK if jax.default_backend() == "cpu" else None)
 
 
-@functools.cache
-def shapes(network, num_classes=400):
-  clip = jax.ShapeDtypeStruct((1, 32, 64, 64, 3), np.float32)
-  tree = jax.eval_shape(NETWORKS[network](num_classes).init, jax.random.PRNGKey(0), clip)["params"]
-  return {name: leaf.shape for name, leaf in _flat(tree)}
-
-
-def _flat(tree):
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    yield "/".join(key.key for key in path), leaf
-
-
 def run(case, network, name):
   video = golden_cases.fill.tensor(f"input:{name}", case.manifest["inputs"]["video"]["shape"])
   video = np.moveaxis(300 * np.tanh(video) if network == "i3d_inception" else video, 1, -1)
   params = converter.from_torch(case.checkpoint(), network, shapes(network), case.folder.name)
-  model = NETWORKS[network](400)
-  count = sum(leaf.size for name, leaf in _flat(params) if not name.endswith(("/mean", "/var")))
+  model = video_shapes.NETWORKS[network](400)
+  count = sum(
+    leaf.size
+    for name, leaf in weights.flatten(params).items()
+    if not name.endswith(("/mean", "/var"))
+  )
   assert count == case.config["params"]
   return jit(lambda params, video: model.apply({"params": params}, video))(params, video)
 
@@ -113,3 +103,27 @@ def test_fvd_clips():
   np.testing.assert_allclose(x[:, :, 0, 0], video[:, :, 0, 0] * (2 / 255) - 1, atol=1e-6)
   with pytest.raises(checks.InputError, match="clips of 8 frames"):
     i3d_inception.preprocess(video[:, :8])
+
+
+def test_weights_files(tmp_path):
+  """From a public file to the tree that a motion network starts with; another width is refused."""
+  small = video_shapes.shapes("i3d", 0, width=8)
+  tree = weights.unflatten({n: np.full(s, 0.5, np.float32) for n, s in small.items()})
+  weights.save_weights(tmp_path / "i3d.safetensors", tree, "i3d", {})
+  found = video_shapes.load(tmp_path / "i3d.safetensors", "i3d", width=8)
+  assert weights.flatten(found).keys() == small.keys()
+  with pytest.raises(checks.InputError, match="tensors of i3d are missing, extra or misshapen"):
+    video_shapes.load(tmp_path / "i3d.safetensors", "i3d", width=16)
+  with pytest.raises(checks.InputError, match="holds weights of 'i3d', wanted are 'slowfast'"):
+    video_shapes.load(tmp_path / "i3d.safetensors", "slowfast", width=8)
+
+
+@pytest.mark.slow
+def test_command(tmp_path, capsys):
+  case = golden_cases.load("magvit", "slowfast_r50")
+  checkpoint = {"model_state": case.checkpoint()}
+  write_torch.write_checkpoint(tmp_path / "slowfast.pth", checkpoint)
+  files = ["--checkpoint", str(tmp_path / "slowfast.pth"), "--out", str(tmp_path / "w.safetensors")]
+  assert convert.main(["slowfast", *files]) == 0
+  assert "slowfast, 34,566,488 parameters" in capsys.readouterr().out
+  assert "slow_stem" in video_shapes.load(tmp_path / "w.safetensors", "slowfast")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks, mean
+from vistraj_jax.encoders import video_shapes
 from vistraj_jax.losses import bits, latent
 from vistraj_jax.metrics import future_video as scores
 from vistraj_jax.models.magvit import autoregressive, frozen, masked, motion, predictor, tokens
@@ -79,6 +80,7 @@ class FutureVideoTask(base.Task):
       )
       fields = {name: model.motion[name] for name in ("kind", "width", "frames")}
       self.motion = motion.MotionNetwork(**fields, features=model.transformer.width)
+      self.motion_checkpoint = model.motion.checkpoint
 
   def fixed(self):
     """-> what the tokenizer's losses read."""
@@ -104,6 +106,10 @@ class FutureVideoTask(base.Task):
     if self.motion is not None:
       clip = jnp.zeros((1, self.frames, 32, 32, 3))
       params["motion"] = initializers.init(self.motion, jax.random.fold_in(rng, 1), clip)["params"]
+      if self.motion_checkpoint:
+        kind, width = self.motion.kind, self.motion.width
+        backbone = video_shapes.load(self.motion_checkpoint, kind, width=width)
+        params["motion"]["backbone"] = backbone
       vector = jnp.zeros((1, self.motion.features))
     rng = jax.random.fold_in(rng, 2)
     if self._draws_codes:
