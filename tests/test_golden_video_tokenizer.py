@@ -185,6 +185,18 @@ def test_windows_that_do_not_fit(shape, sentence):
     tokenizer.VideoTokenizer().encode({}, jnp.zeros((1, *shape, 3)))
 
 
+@pytest.mark.parametrize(
+  "video, sentence",
+  [
+    (np.zeros((1, 5, 8, 8, 3), np.uint8), "uint8 received, float in -1..1 wanted"),
+    (np.full((1, 5, 8, 8, 3), 255.0), "values from 255 to 255 received, -1 to 1 wanted"),
+  ],
+)
+def test_wrong_values(video, sentence):
+  with pytest.raises(checks.InputError, match=sentence):
+    tokenizer.VideoTokenizer().encode({}, video)
+
+
 def test_groups_must_divide_the_channels():
   with pytest.raises(checks.InputError, match="groups: 32 received, which does not divide .16."):
     tokenizer.VideoTokenizer(channels=16)

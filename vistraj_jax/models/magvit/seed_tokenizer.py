@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks
+from vistraj_jax.models.magvit import value_range
 from vistraj_jax.nn import image_layers, quantize, video_layers
 from vistraj_jax.nn.video_layers import Conv
 
@@ -67,9 +68,10 @@ class SeedTokenizer:
     """video float [B, T, H, W, 3] in 0..1 -> latents float32 [B, T, H/4, W/4, C].
 
     Raises:
-      InputError: see `latent_shape`.
+      InputError: see `latent_shape`; or other values.
     """
     self.latent_shape(*video.shape[1:4])
+    value_range.check(video, self.value_range)
     encoder = Encoder(self.latent_dim, self.dtype)
     return encoder.apply({"params": params["encoder"]}, video).astype(jnp.float32)
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks
+from vistraj_jax.models.magvit import value_range
 from vistraj_jax.nn import quantize
 from vistraj_jax.nn.video_layers import Conv
 
@@ -112,9 +113,10 @@ class VideoTokenizer:
     """video float [B, T, H, W, 3] in -1..1 -> latents float32 [B, t, h, w, bits], any real number.
 
     Raises:
-      InputError: see `latent_shape`.
+      InputError: see `latent_shape`; or other values.
     """
     self.latent_shape(*video.shape[1:4])
+    value_range.check(video, self.value_range)
     return self._encoder().apply({"params": params["encoder"]}, video).astype(jnp.float32)
 
   def quantize(self, latents, params=None):
