@@ -73,6 +73,10 @@ def test_motion_networks_see_motion(kind):
   assert not np.allclose(run(video), run(video[:, ::-1]), atol=1e-6)
 
 
-def test_unknown_backbone():
+def test_errors():
   with pytest.raises(checks.InputError, match=r"config.model.motion.kind.*'x3d'"):
     motion.MotionNetwork("x3d", 4).init(jax.random.PRNGKey(0), np.zeros((1, 4, 8, 8, 3)))
+  with pytest.raises(checks.InputError, match="a clip of 6 frames received, a multiple of 4"):
+    motion.MotionNetwork("slowfast", 4, frames=6).init(
+      jax.random.PRNGKey(0), np.zeros((1, 4, 8, 8, 3))
+    )

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vistraj_jax.core import checks
 from vistraj_jax.nn.image_layers import FrozenBatchNorm, he_normal
 from vistraj_jax.nn.video_layers import Conv
 
@@ -76,6 +77,11 @@ class SlowFast(nn.Module):
 
   @nn.compact
   def __call__(self, video):
+    checks.require(
+      video.shape[1] % _ALPHA == 0 and video.shape[1],
+      f"SlowFast: a clip of {video.shape[1]} frames received, a multiple of {_ALPHA} wanted "
+      "(config.model.motion.frames).",
+    )
     frames = spread(video.shape[1], video.shape[1] // _ALPHA)
     slow = Stem(self.width, 1, self.dtype, name="slow_stem")(video[:, frames])
     fast = Stem(self.width // 8, 5, self.dtype, name="fast_stem")(video)
