@@ -8,7 +8,7 @@ from test_golden_video_resnet import jit
 
 from configs import magvit as config_file
 from launch import train
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.prepare.future_video import convert
 from vistraj_jax.prepare.world import video_writer
 from vistraj_jax.tasks import magvit
@@ -98,8 +98,14 @@ def test_two_phases_end_to_end(tmp_path):
   c = config()
   c.data.root = str(tmp_path / "videos")
   train.train(c, tmp_path / "run")
-  log = (tmp_path / "run" / "predictor" / "log.jsonl").read_text()
+  log = (tmp_path / "run" / "log.jsonl").read_text()
   assert "psnr/ceiling" in log and "iou/copy_last" in log
+  before, after = (
+    weights.flatten(trained.load(tmp_path / "run" / phase)[0]["tokenizer"])
+    for phase in ("tokenizer", "predictor")
+  )
+  for name, leaf in before.items():  # frozen in the second phase
+    np.testing.assert_array_equal(leaf, after[name], err_msg=name)
 
 
 def test_refusals():
