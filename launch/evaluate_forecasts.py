@@ -108,4 +108,3 @@ def _devkit(found, sources):
     for name, value in scores[label].items():
       largest = max(largest, abs(value - float(own[name].mean())))
   return scores, largest
-
