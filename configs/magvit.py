@@ -16,21 +16,31 @@ Variants, as in --config=configs/magvit.py:pooled
   slowfast    the tokenizer stays as it is; SlowFast's view guides the prediction.
   tokens      a distribution over codes by sub-tokens, masked generation (config.model.head).
   smoke       a few steps of a tiny network, for tests.
+  full,codes  the first, from codes that launch.tokenize wrote of past and future, so that encoding
+              is paid for once; pooled, factorised, tokens and smoke as well:
+    python -m launch.train --config=configs/magvit.py:full,codes --config.data.root=CODES \\
+      --config.model.tokenizer.checkpoint=w.safetensors --config.data.past=17 \\
+      --config.data.future=17 --config.data.image_size=128
 First a small tokenizer trains on the same videos, then the predictor on its latents. With the
 weights of a finished one (config.model.tokenizer.checkpoint) the first phase is left out as above;
-the other settings of config.model.tokenizer then come from the file.
+the other settings of config.model.tokenizer then come from the file. A tokenizer that shows less
+than a black picture is refused before the predictor's first step.
 """
 
 import ml_collections
 
 VARIANTS = ("full", "pooled", "factorised", "joint_i3d", "slowfast", "tokens", "smoke")
+DATA = ("videos", "codes")
 _ALWAYS_FROZEN = (("motion/backbone/.*/(mean|var)", "frozen"),)
 
 
 def get_config(variant="full"):
   """Returns the locked-by-the-command configuration of a variant."""
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/magvit.py: variant {variant!r}; known: {VARIANTS}")
+  variant, data = (*variant.split(","), "videos")[:2]
+  if variant not in VARIANTS or data not in DATA:
+    raise ValueError(
+      f"configs/magvit.py: variant {variant!r}, data {data!r}; known: {VARIANTS}, {DATA}"
+    )
   c = ml_collections.ConfigDict()
   c.task = "magvit"
   c.seed = 0
@@ -77,6 +87,7 @@ def get_config(variant="full"):
     groups=8,
     patch_channels=16,
     dtype="float32",
+    allow_worse_than_black=False,  # whether to predict in its codes whatever it shows
   )
   # Losses of weight 0 are not computed.
   c.loss = dict(
@@ -106,7 +117,7 @@ def get_config(variant="full"):
     top_p=1.0,
   )
   c.data = dict(
-    pipeline="future_video",
+    pipeline="future_video",  # or "video_codes"
     root="embedded",
     past=9,  # frames: 4k+1
     future=9,
@@ -177,6 +188,7 @@ def get_config(variant="full"):
   elif variant == "smoke":
     c.model.transformer.update(width=16, num_heads=2, num_layers=1, hidden=32)
     c.model.tokenizer.update(channels=4, multipliers=(1, 2), groups=2, bits=6, patch_channels=4)
+    c.model.tokenizer.allow_worse_than_black = True
     c.model.first_bits = 3
     c.model.motion.update(width=8, frames=4)
     c.data.update(past=5, future=5, image_size=16)
@@ -184,4 +196,9 @@ def get_config(variant="full"):
     c.steps_per_call, c.eval_every = 2, dict(steps=2)
     for part in c.phases.values():
       part.update(steps=4, warmup_steps=1)
+
+  if data == "codes":
+    c.data.update(pipeline="video_codes", root="", resident=True)  # codes are small
+    del c.phases.tokenizer
+    phase.start_from = "init"
   return c

@@ -10,7 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 from xmem_cases import QUICK, jit
 
-from launch import tokenize
+from configs import magvit as magvit_config
+from launch import tokenize, train
 from vistraj_jax.core import checks, weights
 from vistraj_jax.data import pipeline, records
 from vistraj_jax.models.magvit import frozen
@@ -134,3 +135,14 @@ def test_refusals(made, tmp_path):
   weights.save_weights(network, {"x": np.zeros(2)}, "trackssm", {"width": 3})
   with pytest.raises(checks.InputError, match="holds no video tokenizer"):
     tokenize.main(_arguments(videos, network))
+
+
+@pytest.mark.slow
+def test_a_predictor_trains_from_codes(made, tmp_path):
+  _, tokenizer, codes = made
+  c = magvit_config.get_config("smoke,codes")
+  c.data.root, c.model.tokenizer.checkpoint = str(codes), str(tokenizer)
+  c.phases.predictor.batch_size = 2
+  train.train(c, tmp_path / "run")
+  log = (tmp_path / "run" / "log.jsonl").read_text()
+  assert "codes_right/val" in log and "psnr" not in log

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import magvit_runs
 import numpy as np
 import pytest
 from test_golden_video_resnet import jit
@@ -9,8 +10,8 @@ from test_golden_video_resnet import jit
 from configs import magvit as config_file
 from launch import train
 from vistraj_jax.core import checks, trained, weights
-from vistraj_jax.prepare.future_video import convert
-from vistraj_jax.prepare.world import video_writer
+from vistraj_jax.models.magvit import frozen
+from vistraj_jax.nn import initializers
 from vistraj_jax.tasks import magvit
 
 
@@ -38,6 +39,9 @@ def batch():
     "mask": np.array([1, 0], np.float32),
     "position": np.arange(2, dtype=np.int32),
   }
+
+
+_TOKENIZER = ("channels", "multipliers", "num_blocks", "bits", "groups")
 
 
 def total(task, variables, seen):
@@ -91,12 +95,8 @@ def test_joint_training_reaches_tokenizer_and_motion():
 
 @pytest.mark.slow
 def test_two_phases_end_to_end(tmp_path):
-  settings = {"clips": {"train": 8, "val": 3}, "size": 16, "frames": 10, "radius": 0.15}
-  video_writer.write(tmp_path / "source", settings)
-  options = convert.Options(size=16, frames=10)
-  convert.prepare(tmp_path / "source", tmp_path / "videos", options=options)
   c = config()
-  c.data.root = str(tmp_path / "videos")
+  c.data.root = str(magvit_runs.videos(tmp_path))
   train.train(c, tmp_path / "run")
   log = (tmp_path / "run" / "log.jsonl").read_text()
   assert "psnr/ceiling" in log and "iou/copy_last" in log
@@ -133,5 +133,74 @@ def test_variants_have_the_same_settings(variant):
 
 
 def test_unknown_variant():
-  with pytest.raises(ValueError, match="variant 'huge'; known: "):
+  with pytest.raises(ValueError, match="variant 'huge', data 'videos'; known: "):
     config_file.get_config("huge")
+
+
+def test_tokenizers_below_a_black_picture_are_refused():
+  c = config(tokenizer__allow_worse_than_black=False)
+  task = magvit.FutureVideoTask(c).for_phase("predictor")
+  task.check_start({"psnr/ceiling": 27.9, "psnr/black": 27.8})
+  worse = {"psnr/ceiling": 6.02, "psnr/black": 27.8}
+  with pytest.raises(checks.InputError, match=r"have 6.02 dB where a black picture has 27.80 dB"):
+    task.check_start(worse)
+  magvit.FutureVideoTask(config()).check_start(worse)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+  """(file, fingerprint) of the tokenizer of the smoke config with random weights."""
+  path = tmp_path_factory.mktemp("tokenizer") / "w.safetensors"
+  settings = dict(config().model.tokenizer)
+  params = initializers.init(frozen.make(settings), jax.random.PRNGKey(3))
+  settings = {name: settings[name] for name in _TOKENIZER}
+  weights.save_weights(path, jax.device_get(params), frozen.SYSTEM, {"kind": "magvit2", **settings})
+  return path, frozen.load(path).fingerprint
+
+
+def from_codes(tokenizer, variant="smoke,codes"):
+  """Returns (config, what is known of the data) of training from codes."""
+  c = config_file.get_config(variant)
+  c.model.tokenizer.checkpoint = str(tokenizer[0])
+  about = {"tokenizer": tokenizer[1], "code_shape": (5, 8, 8), "image_size": 16}
+  return c, {"train": about | {"psnr": [7.0, 27.0]}}
+
+
+def test_codes_train_as_their_pixels_do(tokenizer):
+  c, about = from_codes(tokenizer)
+  task = magvit.FutureVideoTask(c, about).for_phase("predictor")
+  variables = task.init(jax.random.PRNGKey(0))
+  seen = batch()
+  video = seen["video"].reshape(-1, 5, 16, 16, 3)
+  found = task.tokenizer
+  encode = jit(lambda video: found.quantize(found.encode(variables["params"]["tokenizer"], video)))
+  codes = np.asarray(encode(frozen.as_input(found, video))[1]).reshape(2, 2, 5, 8, 8)
+  stored = {name: seen[name] for name in ("row", "mask", "position")}
+  stored |= {"past_codes": codes[:, 0], "future_codes": codes[:, 1]}
+  loss = jit(lambda seen: total(task, variables, seen))
+  np.testing.assert_allclose(loss(stored), loss(seen), rtol=1e-5)
+  metrics = jit(lambda seen: task.metrics(variables, seen))(stored)
+  assert {"loss/val", "codes_right/val"} <= set(metrics)
+  assert not [name for name in metrics if name.startswith("psnr")]
+  # Both halves look the same, so the codes of the past are those of the future.
+  assert metrics["codes_right/copy"].value == 1 > metrics["codes_right/val"].value
+
+
+def test_refusals_of_codes(tokenizer):
+  c, about = from_codes(tokenizer)
+  other = {"train": {**about["train"], "tokenizer": "abc"}}
+  with pytest.raises(checks.InputError, match="holds codes of tokenizer 'abc', config.model"):
+    magvit.FutureVideoTask(c, other)
+  smaller = {"train": {**about["train"], "code_shape": (5, 4, 4), "image_size": 8}}
+  with pytest.raises(checks.InputError, match=r"\(5, 8, 8\) codes, those .*\(5, 4, 4\).* 8 px"):
+    magvit.FutureVideoTask(c, smaller)
+  c.model.tokenizer.allow_worse_than_black = False
+  with pytest.raises(checks.InputError, match="have 7.00 dB where a black picture has 27.00 dB"):
+    magvit.FutureVideoTask(c, about)
+  c.model.joint = True
+  with pytest.raises(checks.InputError, match="config.model.joint: True received, but that needs"):
+    magvit.FutureVideoTask(c, about)
+  c = config()
+  c.data.pipeline = "video_codes"
+  with pytest.raises(checks.InputError, match="the codes' tokenizer is not given or is to be"):
+    magvit.FutureVideoTask(c, about)

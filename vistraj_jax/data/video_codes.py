@@ -54,9 +54,15 @@ class Codes:
     return len(self.past)
 
   def about(self):
-    """Returns what a run records of its data: the tokenizer's fingerprint and the code's form."""
+    """Returns what a run records of its data: the tokenizer's fingerprint, the code's form, and
+    "psnr", dB of its reconstructions and of a black picture."""
     names = ("tokenizer", "bits", "past", "future", "image_size")
-    return {name: self.header[name] for name in names} | {"code_shape": self.past.shape[1:]}
+    scores = self.header["scores"]
+    psnr = [scores[name]["psnr"] for name in ("tokenizer", "black")]
+    return {name: self.header[name] for name in names} | {
+      "code_shape": self.past.shape[1:],
+      "psnr": psnr,
+    }
 
   def gather(self, indices):
     """Returns the codes of windows `indices` int [B]; see `ELEMENT`."""

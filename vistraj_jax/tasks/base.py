@@ -34,6 +34,10 @@ class Task(Protocol):
     del name
     return self
 
+  def check_start(self, metrics):
+    """Raises InputError if what a phase starts from, evaluated as `metrics` say, is no use."""
+    del metrics
+
   def init(self, rng):
     """rng -> variables: {"params": ..., other collections}."""
 

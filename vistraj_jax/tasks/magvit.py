@@ -30,6 +30,9 @@ class FutureVideoTask(base.Task):
   With config.model.joint gradients reach the tokenizer too; targets never have any, and weights
   of config.loss keep it a tokenizer. What trains at which rate is said by the phase's groups:
   parameters are below "tokenizer", "predictor" and "motion".
+
+  Batches hold videos (`data.future_video`), or codes that launch.tokenize wrote with the same
+  tokenizer (`data.video_codes`): then nothing is encoded and nothing scored in pixels.
   """
 
   SUMMARY = (
@@ -39,10 +42,11 @@ class FutureVideoTask(base.Task):
     ("tokenizer's ceiling", "psnr/ceiling"),
     ("IoU", "iou/val"),
     ("copy last", "iou/copy_last"),
+    ("right codes", "codes_right/val"),
+    ("copy past", "codes_right/copy"),
   )
 
   def __init__(self, config, data_set=None):
-    del data_set
     model, data = config.model, config.data
     self.head = checks.choice("config.model.head", model.head, HEADS)
     self.weights, self.eval = dict(config.loss), dict(config.eval)
@@ -54,8 +58,11 @@ class FutureVideoTask(base.Task):
     )
     self.frames, self.phase = data.past, ""
     self.checkpoint, self.tokenizing = model.tokenizer.checkpoint, None
+    self.allow_worse_than_black = model.tokenizer.allow_worse_than_black
+    fingerprint = ""
     if self.checkpoint:
-      self.tokenizer = frozen.load(self.checkpoint, model.tokenizer.dtype).tokenizer
+      found = frozen.load(self.checkpoint, model.tokenizer.dtype)
+      self.tokenizer, fingerprint = found.tokenizer, found.fingerprint
     else:
       self.tokenizer = frozen.make(model.tokenizer, model.tokenizer.dtype)
       checks.require(
@@ -70,6 +77,9 @@ class FutureVideoTask(base.Task):
       )
     size = data.image_size
     self.grid = self.tokenizer.latent_shape(self.frames, size, size)
+    if data.pipeline == "video_codes":
+      _check_codes(config, data_set, fingerprint, self.grid)
+      self._check_tokenizer(*data_set["train"]["psnr"])
     self.predictor = _predictor(model, self.tokenizer, self.grid)
     self.motion = None
     if model.motion.kind:
@@ -120,20 +130,24 @@ class FutureVideoTask(base.Task):
       made = initializers.init(self.predictor, rng, latents, vector)
     return {**found, "params": {**params, "predictor": made["params"]}}
 
+  def check_start(self, metrics):
+    """Refuses to predict in the codes of a tokenizer that shows less than a black picture."""
+    if "psnr/ceiling" in metrics:
+      self._check_tokenizer(metrics["psnr/ceiling"], metrics["psnr/black"])
+
   def losses(self, variables, batch, rng, *, train):
-    """batch: as `data.future_video.ELEMENT` says, "mask" and "position" [B]."""
+    """batch: as `data.future_video` or `data.video_codes` say, "mask" and "position" [B]."""
     if self.phase == TOKENIZER_PHASE:
       return self.tokenizing.losses(variables, batch, rng, train=train)
     params, rows = variables["params"], batch["mask"]
     keys = dropout.row_keys(rng, batch["position"]) if train else None
-    video = self._video(batch)
-    latents, quantized, codes = self._encoded(params, video, with_gradient=self.joint)
+    video, latents, quantized, codes = self._encoded(params, batch, with_gradient=self.joint)
     past, target = quantized[0], jax.lax.stop_gradient(quantized[1])
     of = lambda values: mean.Mean.of(values, rows)  # noqa: E731
     if self._draws_codes:
       row_keys = dropout.row_keys(jax.random.fold_in(rng, 1), batch["position"])
       return {"nats": (1.0, of(self._nats(params, codes, row_keys, keys, train)))}, {}
-    predicted = self._predict(params, past, video[0], keys)
+    predicted = self._predict(params, past, video and self._pixels(video[0]), keys)
     terms = {"latent": (self.weights["latent"], of(self._latent_loss(predicted, target)))}
     if self.weights["pixel"]:
       soft = predictor.to_decode(predicted, self.head, "soft")
@@ -148,36 +162,40 @@ class FutureVideoTask(base.Task):
     return terms, {}
 
   def metrics(self, variables, batch):
-    """-> "loss/val" of the latents or codes, and scores of the decoded frames; see `SUMMARY`."""
+    """-> "loss/val" of latents or codes, right codes, scores of decoded frames; see `SUMMARY`."""
     if self.phase == TOKENIZER_PHASE:
       return self.tokenizing.metrics(variables, batch)
     params, rows = variables["params"], batch["mask"]
     of = lambda values: mean.Mean.of(values, rows)  # noqa: E731
-    video = self._video(batch)
-    _, (past, target), codes = self._encoded(params, video, with_gradient=False)
+    video, _, (past, target), codes = self._encoded(params, batch, with_gradient=False)
+    seen, truth = (self._pixels(half) for half in video) if video else (None, None)
     rng = jax.random.PRNGKey(_SAMPLES)
     if self._draws_codes:
       keys = dropout.row_keys(rng, batch["row"])
       nats = self._nats(params, codes, keys, None, False)
       found = {"loss/val": of(nats)}
       found["bits_per_token/val"] = of(nats * self.predictor.parts / math.log(2))
-      drawn = self._generate(params, codes[0], rng)
-      latents = self.tokenizer.from_indices(drawn, params["tokenizer"])
+      window = drawn = self._generate(params, codes[0], rng)
     else:
-      predicted = self._predict(params, past, video[0], None)
+      predicted = self._predict(params, past, seen, None)
       found = {"loss/val": of(self._latent_loss(predicted, target))}
       found["loss/zero"] = of(self._latent_loss(jnp.zeros_like(predicted), target))
       if self.head == "mse":
         found["loss/copy"] = of(self._latent_loss(past, target))
-      snap = lambda x: self.tokenizer.quantize(x, params["tokenizer"])[0]  # noqa: E731
-      latents = predictor.to_decode(predicted, self.head, self.eval["decode_input"], snap)
-    shown, ceiling = (self.tokenizer.decode(params["tokenizer"], x) for x in (latents, target))
-    seen, truth = (self._pixels(half) for half in video)
+      window = self._to_decode(params, predicted)
+      drawn = self.tokenizer.quantize(predicted, params["tokenizer"])[1]
+    for name, guess in (("val", drawn), ("copy", codes[0])):
+      found[f"codes_right/{name}"] = of((guess == codes[1]).mean((1, 2, 3)))
+    if not video:
+      return found
     known = {name: batch[name][:, self.frames :] for name in _KNOWN}
     known |= {name: batch[name] for name in ("foreground_valid", "colours")}
-    black = jnp.zeros_like(truth)
-    copied = jnp.broadcast_to(seen[:, -1:], truth.shape)
-    pictures = {"val": shown, "ceiling": ceiling, "black": black, "copy_last": copied}
+    pictures = {
+      "val": self.decode(params, window),
+      "ceiling": self.tokenizer.decode(params["tokenizer"], target),
+      "black": jnp.zeros_like(truth),
+      "copy_last": jnp.broadcast_to(seen[:, -1:], truth.shape),
+    }
     for name, picture in pictures.items():
       for score, (value, weight) in scores.scores(picture, truth, known).items():
         weight = weight * rows[:, None]
@@ -186,6 +204,47 @@ class FutureVideoTask(base.Task):
       error = jnp.mean((picture - truth) ** 2, (1, 2, 3, 4))
       found[f"psnr/{name}"] = of(-10 * jnp.log10(error + 1e-10))
     return found
+
+  def encode(self, params, video):
+    """uint8 video [B, T, S, S, 3] -> a window: codes, or quantised latents [B, t, h, w, C]."""
+    latents = self.tokenizer.encode(params["tokenizer"], frozen.as_input(self.tokenizer, video))
+    quantized, codes = self.tokenizer.quantize(latents, params["tokenizer"])
+    return codes if self._draws_codes else quantized
+
+  def forecast(self, params, past, rng, seen=None):
+    """Predicts the next window.
+
+    Args:
+      params: of `init`.
+      past: a window, as of `encode`.
+      rng: key of the draw, for heads over codes.
+      seen: its frames [B, T, S, S, 3] in 0..1, for networks with motion; None: decoded from it.
+
+    Returns:
+      the window that follows, ready for `decode`; `as_past` makes a past of it.
+    """
+    if self._draws_codes:
+      return self._generate(params, past, rng)
+    if self.motion is not None and seen is None:
+      seen = self.decode(params, past)
+    return self._to_decode(params, self._predict(params, past, seen, None))
+
+  def as_past(self, params, window):
+    """A predicted window -> what may be the past of the next one: latents are quantised."""
+    if self._draws_codes:
+      return window
+    return self.tokenizer.quantize(window, params["tokenizer"])[0]
+
+  def decode(self, params, window):
+    """A window, as of `encode` or `forecast` -> video float32 [B, T, S, S, 3] in 0..1."""
+    if self._draws_codes:
+      window = self.tokenizer.from_indices(window, params["tokenizer"])
+    return self.tokenizer.decode(params["tokenizer"], window)
+
+  @property
+  def draws(self):
+    """Whether several futures of one past differ."""
+    return self._draws_codes and self.eval["temperature"] > 0
 
   @property
   def _draws_codes(self):
@@ -206,23 +265,44 @@ class FutureVideoTask(base.Task):
     low, high = self.tokenizer.value_range
     return (video - low) / (high - low)
 
-  def _encoded(self, params, video, with_gradient):
-    """-> latents, quantised latents and codes, each a pair (past, future)."""
+  def _encoded(self, params, batch, with_gradient):
+    """-> videos, latents, quantised latents and codes, each a pair (past, future).
+
+    Videos and latents are None where the batch holds codes.
+    """
     params = params["tokenizer"]
+    if "past_codes" in batch:
+      codes = batch["past_codes"], batch["future_codes"]
+      quantized = (jax.lax.stop_gradient(self.tokenizer.from_indices(c, params)) for c in codes)
+      return None, None, tuple(quantized), codes
+    video = self._video(batch)
     latents = self.tokenizer.encode(params, jnp.concatenate(video))
     quantized, codes = self.tokenizer.quantize(latents, params)
     if not with_gradient:
       latents, quantized = jax.lax.stop_gradient((latents, quantized))
-    return tuple(jnp.split(x, 2) for x in (latents, quantized, codes))
+    return video, *(tuple(jnp.split(x, 2)) for x in (latents, quantized, codes))
 
   def _decoded(self, params, latents):
     return self.tokenizer.decode_unclipped(params["tokenizer"], latents)
 
-  def _predict(self, params, past, video, keys):
+  def _predict(self, params, past, seen, keys):
+    """seen: frames of the past in 0..1, read where there is a motion network."""
     vector = None
     if self.motion is not None:
-      vector = self.motion.apply({"params": params["motion"]}, self._pixels(video))
+      vector = self.motion.apply({"params": params["motion"]}, seen)
     return self.predictor.apply({"params": params["predictor"]}, past, vector, keys)
+
+  def _to_decode(self, params, predicted):
+    snap = lambda x: self.tokenizer.quantize(x, params["tokenizer"])[0]  # noqa: E731
+    return predictor.to_decode(predicted, self.head, self.eval["decode_input"], snap)
+
+  def _check_tokenizer(self, ours, black):
+    checks.require(
+      ours >= black or self.allow_worse_than_black,
+      f"config.model.tokenizer: its reconstructions have {ours:.2f} dB where a black picture has "
+      f"{black:.2f} dB, so nothing predicted in its codes can be seen; train it longer or on such "
+      "videos, or set config.model.tokenizer.allow_worse_than_black=True.",
+    )
 
   def _latent_loss(self, predicted, target):
     loss = bits.latent_mse if self.head == "mse" else bits.bit_cross_entropy
@@ -257,6 +337,39 @@ class FutureVideoTask(base.Task):
 
 
 _KNOWN = ("foreground", "centre", "centre_valid")
+
+
+def _check_codes(config, data_set, fingerprint, grid):
+  """Raises InputError unless codes alone are enough, and are those of the tokenizer."""
+  model, root = config.model, config.data.root
+  runs = config.phases if config.run == "all" else (config.run,)
+  checks.require(
+    fingerprint and TOKENIZER_PHASE not in runs,
+    "config.data.pipeline: 'video_codes' received, but the codes' tokenizer is not given or is to "
+    "be trained; give config.model.tokenizer.checkpoint, and a config without phase 'tokenizer' "
+    "(--config=configs/magvit.py:full,codes).",
+  )
+  found = data_set["train"]
+  checks.require(
+    found["tokenizer"] == fingerprint,
+    f"config.data.root: {root} holds codes of tokenizer {found['tokenizer']!r}, "
+    f"config.model.tokenizer.checkpoint is {fingerprint!r}; codes of one mean nothing to another: "
+    "give the tokenizer that made them, or make them again with `python -m launch.tokenize`.",
+  )
+  checks.require(
+    tuple(found["code_shape"]) == tuple(grid),
+    f"config.data.image_size: windows of {config.data.past} frames of {config.data.image_size} px "
+    f"are {grid} codes, those of {root} {tuple(found['code_shape'])}; they were made of "
+    f"{found['image_size']} px.",
+  )
+  needs = {"config.model.joint": model.joint, "config.model.motion.kind": model.motion.kind}
+  needs["config.loss.pixel"] = config.loss.pixel
+  for name, value in needs.items():
+    checks.require(
+      not value,
+      f"{name}: {value!r} received, but that needs pixels and {root} holds codes only; leave it "
+      "out, or train with config.data.pipeline='future_video'.",
+    )
 
 
 def _predictor(model, tokenizer, grid):

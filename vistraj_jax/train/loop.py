@@ -170,6 +170,8 @@ class _PhaseRun:
 
     def judge(data_state):
       metrics = self._evaluate(train_state, done)
+      if not done:
+        self.task.check_start(metrics)
       if stop.update(metrics["loss/val"], done):
         numbers["best_metrics"] = metrics
         checkpoints.save_best(plan.to_saved(train_state))
