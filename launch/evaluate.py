@@ -1,6 +1,7 @@
 """Score tracking runs against the truth: HOTA, CLEAR and Identity, runs side by side.
 
 Predicted futures: python -m launch.evaluate forecasts --help
+Predicted videos: python -m launch.evaluate videos --help
 
 examples:
   python -m launch.evaluate --truth data/nuscenes/test --out runs/scores \\
@@ -57,6 +58,10 @@ def main(arguments=None):
     from launch import evaluate_forecasts
 
     return evaluate_forecasts.main(arguments[1:])
+  if arguments[:1] == ["videos"]:
+    from launch import evaluate_videos
+
+    return evaluate_videos.main(arguments[1:])
   args = _parser().parse_args(arguments)
 
   from vistraj_jax.metrics import report

@@ -191,6 +191,7 @@ _COLUMNS = (
   ("psnr", "PSNR dB", ".2f"),
   ("mae", "MAE", ".5f"),
   ("ssim", "SSIM", ".4f"),
+  ("lpips", "LPIPS", ".4f"),
   ("iou", "IoU", ".3f"),
   ("centre_error", "centre px", ".2f"),
   ("centre_found", "found", ".3f"),
@@ -200,10 +201,14 @@ _COLUMNS = (
 
 
 def as_rows(report):
-  """Returns the rows [predictor, value, ...] of a table, header first; "-" where nothing was."""
-  rows = [["predictor", *(title for _, title, _ in _COLUMNS)]]
+  """Returns the rows [predictor, value, ...] of a table, header first; "-" where nothing was.
+
+  Scores that no predictor has get no column.
+  """
+  columns = [one for one in _COLUMNS if any(one[0] in own for own in report["scores"].values())]
+  rows = [["predictor", *(title for _, title, _ in columns)]]
   for name, found in report["scores"].items():
-    values = [(found.get(key), form) for key, _, form in _COLUMNS]
+    values = [(found.get(key), form) for key, _, form in columns]
     cells = ["-" if value is None else format(value, form) for value, form in values]
     rows.append([name.replace("_", " "), *cells])
   return rows
