@@ -117,5 +117,19 @@ def step_seconds(workdir):
   return 1 / statistics.median(speeds)
 
 
+def by_metric(seeds):
+  """Turns [{metric: number} of each seed] into {metric: [number of each seed]}."""
+  return {name: [own[name] for own in seeds] for name in seeds[0]}
+
+
+def cell(values, digits):
+  """Returns the mean over seeds, with the standard deviation of several; "-" of none."""
+  values = [value for value in values or () if value is not None]
+  if not values:
+    return "-"
+  mean = f"{statistics.fmean(values):.{digits}f}"
+  return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
 def _others(some, than):
   return " ".join(a for a in some if a not in than) or "nothing more"

@@ -5,6 +5,7 @@ examples:
   python -m launch.report grid --grid grid.json --out report
   python -m launch.report layers --features features/smolvlm --out report/layers
   python -m launch.report two_stream --size small --seeds 0 1 2 --out report/two_stream
+  python -m launch.report magvit --seeds 0 1 2 --out report/magvit
 
 waypoints  scores finished runs of configs/vlm_waypoint.py beside the ego-motion baselines, and
            compares each with the first by a paired bootstrap over sequences.
@@ -16,6 +17,9 @@ layers     trains one head for every hidden state in a folder of features.
 two_stream trains the variants of configs/two_stream.py (or the rows of --grid) with every seed,
            probes their encoders, trains policies on them and lets these act: encoders are compared
            by what they are good for, not only by the loss of pretraining. Goes on like grid.
+magvit     trains tokenizers and the variants of configs/magvit.py (or the rows of --grid) with
+           every seed, on clean or cluttered videos, and scores all of them on clean and on
+           cluttered ones. Goes on like grid.
 
 Writes to --out: report.md, report.json, and pictures; waypoints and grid also frames.npz, the
 scores of every frame, two_stream also bars.json, [{"run", "metric": {name: [values per seed]}}].
@@ -25,19 +29,21 @@ import functools
 import json
 import pathlib
 
-from launch import command_line, grid, two_stream_report
+from launch import command_line, grid, magvit_report, two_stream_report
 from vistraj_jax.core import checks, files
 
 WAYPOINTS = "Scores finished waypoint runs on the same frames, beside ego-motion baselines."
 GRID = "Trains the rows of a grid that are not finished, then scores all of them."
 TWO_STREAM = "Trains and transfers the variants of the two-stream system, and compares them."
+MAGVIT = "Trains and scores the variants of future video, on clean and on cluttered videos."
 LAYERS = "Trains one head for every hidden state in a folder of features, and draws the curve."
 
 
 def main(argv=None):
   """Runs one report and prints its table."""
   args = _parser().parse_args(argv)
-  commands = {"waypoints": _waypoints, "grid": _grid, "layers": _layers, "two_stream": _two_stream}
+  commands = {"waypoints": _waypoints, "grid": _grid, "layers": _layers}
+  commands |= {"two_stream": two_stream_report.report, "magvit": magvit_report.report}
   return commands[args.command](args)
 
 
@@ -62,7 +68,9 @@ def _parser():
   )
   streams = add("two_stream", help="ablation of two-stream encoders", description=TWO_STREAM)
   two_stream_report.add_arguments(streams)
-  for one in (waypoints, rows, layers, streams):
+  videos = add("magvit", help="ablation of future video", description=MAGVIT)
+  magvit_report.add_arguments(videos)
+  for one in (waypoints, rows, layers, streams, videos):
     one.add_argument("--out", required=True, help="folder to write")
   return parser
 
@@ -115,10 +123,6 @@ def _layers(args):
   print(report.as_text(rows))
   print(f"written: {out / 'report.md'}, {out / 'report.json'}, {out / 'layers.png'}")
   return 0
-
-
-def _two_stream(args):
-  return two_stream_report.report(args)
 
 
 def _report(runs, args):

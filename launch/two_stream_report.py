@@ -6,7 +6,6 @@ act. A variant may win by its loss and lose by all the rest.
 
 import json
 import pathlib
-import statistics
 
 from launch import grid
 from vistraj_jax.core import checks, files
@@ -64,9 +63,9 @@ def report(args):
   found, baselines = {}, {}
   for number, row in enumerate(rows):
     seeds = [_run(row, seed, number == 0, words, args) for seed in args.seeds]
-    found[row["label"]] = _arranged([own for own, _ in seeds])
+    found[row["label"]] = grid.by_metric([own for own, _ in seeds])
     for name in seeds[0][1]:
-      baselines[name] = _arranged([others[name] for _, others in seeds])
+      baselines[name] = grid.by_metric([others[name] for _, others in seeds])
   found |= baselines
   costs = {row["label"]: _cost(_workdir(args, row, args.seeds[0])) for row in rows}
   bars = [{"run": label, "metric": metrics} for label, metrics in found.items()]
@@ -194,11 +193,6 @@ def _policy(weights, out, workdir, common, words, label, args):
   return json.loads(learned.read_text()), json.loads(acted.read_text())
 
 
-def _arranged(seeds):
-  """Turns [{metric: number} of each seed] into {metric: [number of each seed]}."""
-  return {name: [own[name] for own in seeds] for name in seeds[0]}
-
-
 def _cost(workdir):
   """Returns parameters, multiply-adds and seconds a step of a trained row."""
   import jax
@@ -227,9 +221,9 @@ def _transfer_table(found):
     if not one.keys() & {*probes, "policy MSE", "success", "R2"}:
       continue
     # The mean action has one R2, whatever the readout.
-    cells = [_cell(one.get(name, one.get("R2")), 3) for name in probes]
+    cells = [grid.cell(one.get(name, one.get("R2")), 3) for name in probes]
     success = [100 * value for value in one.get("success", [])]
-    rows.append([label, "", *cells, _cell(one.get("policy MSE"), 4), _cell(success, 0)])
+    rows.append([label, "", *cells, grid.cell(one.get("policy MSE"), 4), grid.cell(success, 0)])
   return rows
 
 
@@ -239,7 +233,7 @@ def _pretraining_table(found, costs):
   for label, one in found.items():
     if label not in costs and "PSNR" not in one:
       continue
-    cells = [_cell(one.get(name), digits) for name, digits in _DIGITS]
+    cells = [grid.cell(one.get(name), digits) for name, digits in _DIGITS]
     cost = costs.get(label)
     if cost:
       cells += [f"{cost['parameters']:,}", f"{cost['encoder_parameters']:,}"]
@@ -249,10 +243,3 @@ def _pretraining_table(found, costs):
       cells += ["-"] * 6
     rows.append([label, "", *cells])
   return rows
-
-
-def _cell(values, digits):
-  if not values:
-    return "-"
-  mean = f"{statistics.fmean(values):.{digits}f}"
-  return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
