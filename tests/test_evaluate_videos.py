@@ -12,7 +12,8 @@ from xmem_cases import QUICK
 
 from configs import magvit as config_file
 from launch import evaluate, plot
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, weights
+from vistraj_jax.encoders import lpips, video_shapes
 from vistraj_jax.viz import future_video as pictures
 
 
@@ -94,3 +95,31 @@ def test_refusals(scored, tmp_path):
   (other / "config.json").write_text(settings.replace('"task": "magvit"', '"task": "xmem"'))
   with pytest.raises(checks.InputError, match="is a run of 'xmem'"):
     call("--run", other)
+
+
+@pytest.mark.slow
+def test_fvd_and_lpips(tmp_path):
+  """Columns of their own, worth nothing here but for the order: the weights are random."""
+  root = magvit_runs.videos(tmp_path, frames=18)
+  c = _config(root, "bits")
+  c.data.update(past=9, future=9)
+  run = magvit_runs.save(c, tmp_path / "run")
+  rng = np.random.default_rng(0)
+  files = {}
+  for name, shapes in (
+    ("i3d_inception", video_shapes.shapes("i3d_inception")),
+    ("lpips", lpips.shapes()),
+  ):
+    flat = {n: abs(rng.normal(0, 1 / np.sqrt(np.prod(s[:-1])), s)) for n, s in shapes.items()}
+    tree = weights.unflatten({n: x.astype(np.float32) for n, x in flat.items()})
+    files[name] = tmp_path / f"{name}.safetensors"
+    weights.save_weights(files[name], tree, name, {})
+  arguments = ["--run", run, "--fvd", files["i3d_inception"], "--lpips", files["lpips"]]
+  evaluate.main(["videos", *map(str, [*arguments, "--keep", 0, "--out", tmp_path / "out"])])
+  found = json.loads((tmp_path / "out" / "videos.json").read_text())
+  assert found["fvd"]["predicted"]["n"] == 3 and not found["fvd"]["ceiling"]["stable"]
+  assert set(found["fvd"]) == {"predicted", "ceiling", "copy_last"}
+  assert found["scores"]["copy_last"]["lpips"] > 0
+  text = (tmp_path / "out" / "scores.md").read_text()
+  assert "FVD of n = 3 clips of 9 frames, too few" in text and "| LPIPS |" in text
+  assert not (tmp_path / "out" / "videos.npz").exists()

@@ -141,6 +141,6 @@ def _convolve(x, kernel, stride):
         images, taps, (stride,) * 2, pads[1:], dimension_numbers=numbers
       )
 
-    return video_layers.by_frames(one, x, kernel, stride, pads[0])
+    return video_layers.by_images(one, x, kernel, stride, pads[0])
   numbers = ("NDHWC", "DHWIO", "NDHWC")
   return jax.lax.conv_general_dilated(x, kernel, (stride,) * 3, pads, dimension_numbers=numbers)
