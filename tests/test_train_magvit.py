@@ -140,9 +140,9 @@ def test_unknown_variant():
 def test_tokenizers_below_a_black_picture_are_refused():
   c = config(tokenizer__allow_worse_than_black=False)
   task = magvit.FutureVideoTask(c).for_phase("predictor")
-  task.check_start({"psnr/ceiling": 27.9, "psnr/black": 27.8})
-  worse = {"psnr/ceiling": 6.02, "psnr/black": 27.8}
-  with pytest.raises(checks.InputError, match=r"have 6.02 dB where a black picture has 27.80 dB"):
+  task.check_start({"mse/ceiling": 0.001, "mse/black": 0.0011})
+  worse = {"mse/ceiling": 0.25, "mse/black": 0.001}
+  with pytest.raises(checks.InputError, match=r"have 6.02 dB where a black picture has 30.00 dB"):
     task.check_start(worse)
   magvit.FutureVideoTask(config()).check_start(worse)
 

@@ -132,8 +132,10 @@ class FutureVideoTask(base.Task):
 
   def check_start(self, metrics):
     """Refuses to predict in the codes of a tokenizer that shows less than a black picture."""
-    if "psnr/ceiling" in metrics:
-      self._check_tokenizer(metrics["psnr/ceiling"], metrics["psnr/black"])
+    if "mse/ceiling" in metrics:
+      # Of the mean error: a mean of decibels would be ruled by windows that are black.
+      psnr = (-10 * math.log10(metrics[f"mse/{name}"] + 1e-10) for name in ("ceiling", "black"))
+      self._check_tokenizer(*psnr)
 
   def losses(self, variables, batch, rng, *, train):
     """batch: as `data.future_video` or `data.video_codes` say, "mask" and "position" [B]."""
