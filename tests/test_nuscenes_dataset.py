@@ -1,10 +1,7 @@
 """prepare nuscenes, end to end: layout, numbers, runners, interruption, bad scenes."""
 
-import contextlib
 import json
-import os
 import re
-import signal
 
 import numpy as np
 import nuscenes_tables
@@ -13,7 +10,6 @@ import pytest
 from launch import prepare
 from vistraj_jax.core import checks
 from vistraj_jax.data import trackssm
-from vistraj_jax.prepare import runner
 from vistraj_jax.prepare.nuscenes import database, dataset, tracks
 from vistraj_jax.tracking import mot_files
 
@@ -263,73 +259,6 @@ def test_beam_is_missing(root, tmp_path, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
   with pytest.raises(checks.InputError, match="Apache Beam cannot be imported .*--runner local"):
     _prepare(root, tmp_path / "out", beam=["--runner=DirectRunner"])
-
-
-def _fails(*arguments):
-  raise checks.InputError(f"{arguments[0]}: wrong.")
-
-
-def test_bad_input_in_a_worker_of_beam(tmp_path):
-  with pytest.raises(checks.InputError, match=r"^b: wrong\.$"):
-    runner.run(
-      tmp_path / "out",
-      name="trackssm",
-      spec=trackssm.SPEC,
-      description="",
-      settings={},
-      units=[runner.Unit("val", "b", ("b",))],
-      work=_fails,
-      summarize=None,
-      beam=["--runner=DirectRunner"],
-    )
-
-
-def _dies():
-  os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _run(out, work, **kwargs):
-  units = [runner.Unit("val", "b", ())]
-  return runner.resume(out, units=units, work=work, finish=lambda *_: {}, **kwargs)
-
-
-def test_a_worker_that_is_killed(tmp_path):
-  with pytest.raises(checks.InputError, match="--processes: one of 2 was killed, .* with fewer"):
-    _run(tmp_path / "out", _dies, settings={}, processes=2)
-
-
-def _interrupted():
-  raise KeyboardInterrupt
-
-
-def test_an_interrupted_worker_of_beam(tmp_path):
-  with pytest.raises(KeyboardInterrupt):
-    _run(tmp_path / "out", _interrupted, settings={}, beam=["--runner=DirectRunner"])
-
-
-def _full_disk():
-  raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_names_the_unit(tmp_path):
-  with pytest.raises(OSError, match=r"No space left on device: 'val b'"):
-    _run(tmp_path / "out", _full_disk, settings={})
-
-
-def test_other_commands_and_damaged_files_in_the_output_folder(tmp_path):
-  for state, file in (("unfinished", ".prepare/settings.json"), ("finished", runner.STATISTICS)):
-    out = tmp_path / state
-    with contextlib.suppress(OSError):
-      _run(out, _full_disk if state == "unfinished" else lambda: ([], {}), settings={"a": 1})
-    before = _bytes(out)
-    assert file in before
-    with pytest.raises(checks.InputError, match="holds what another command, .* give another"):
-      _run(out, _full_disk, settings={"b": 1})
-    assert _bytes(out) == before
-    for text in ("{", "[]", "[1]", "3"):
-      (out / file).write_text(text)
-      with pytest.raises(checks.InputError, match=f"{file}: damaged; delete .* or give another"):
-        _run(out, _full_disk, settings={"a": 1})
 
 
 # Interruption

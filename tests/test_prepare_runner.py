@@ -1,0 +1,86 @@
+"""Units of preparation that fail: in a worker, killed, on a full disk, in another's folder."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from vistraj_jax.core import checks
+from vistraj_jax.data import trackssm
+from vistraj_jax.prepare import runner
+
+
+def _bytes(folder):
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and not path.is_symlink()
+  }
+
+
+def _fails(*arguments):
+  raise checks.InputError(f"{arguments[0]}: wrong.")
+
+
+def test_bad_input_in_a_worker_of_beam(tmp_path):
+  with pytest.raises(checks.InputError, match=r"^b: wrong\.$"):
+    runner.run(
+      tmp_path / "out",
+      name="trackssm",
+      spec=trackssm.SPEC,
+      description="",
+      settings={},
+      units=[runner.Unit("val", "b", ("b",))],
+      work=_fails,
+      summarize=None,
+      beam=["--runner=DirectRunner"],
+    )
+
+
+def _dies():
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(out, work, **kwargs):
+  units = [runner.Unit("val", "b", ())]
+  return runner.resume(out, units=units, work=work, finish=lambda *_: {}, **kwargs)
+
+
+def test_a_worker_that_is_killed(tmp_path):
+  with pytest.raises(checks.InputError, match="--processes: one of 2 was killed, .* with fewer"):
+    _run(tmp_path / "out", _dies, settings={}, processes=2)
+
+
+def _interrupted():
+  raise KeyboardInterrupt
+
+
+def test_an_interrupted_worker_of_beam(tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    _run(tmp_path / "out", _interrupted, settings={}, beam=["--runner=DirectRunner"])
+
+
+def _full_disk():
+  raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_names_the_unit(tmp_path):
+  with pytest.raises(OSError, match=r"No space left on device: 'val b'"):
+    _run(tmp_path / "out", _full_disk, settings={})
+
+
+def test_other_commands_and_damaged_files_in_the_output_folder(tmp_path):
+  for state, file in (("unfinished", ".prepare/settings.json"), ("finished", runner.STATISTICS)):
+    out = tmp_path / state
+    with contextlib.suppress(OSError):
+      _run(out, _full_disk if state == "unfinished" else lambda: ([], {}), settings={"a": 1})
+    before = _bytes(out)
+    assert file in before
+    with pytest.raises(checks.InputError, match="holds what another command, .* give another"):
+      _run(out, _full_disk, settings={"b": 1})
+    assert _bytes(out) == before
+    for text in ("{", "[]", "[1]", "3"):
+      (out / file).write_text(text)
+      with pytest.raises(checks.InputError, match=f"{file}: damaged; delete .* or give another"):
+        _run(out, _full_disk, settings={"a": 1})
