@@ -47,7 +47,7 @@ def main(arguments=None):
   )
   from vistraj_jax.metrics import report as tables
 
-  sources = command_line.labelled("--data", args.data or [config.data.root])
+  sources = command_line.labelled("--data", args.data or [f"{config.data.root}:{args.split}"])
   data = {label: _windows(root, config, args) for label, root in sources.items()}
   judges = _judges(args)
   out = pathlib.Path(args.out)
@@ -74,7 +74,8 @@ def _parser():
     "--data",
     nargs="+",
     metavar="FOLDER[:LABEL]",
-    help="folders of launch.prepare future_video; default: what the run trained on",
+    help="folders of launch.prepare future_video; default: what the run trained on, called by the "
+    "split",
   )
   add("--split", default="val", choices=("train", "val", "test"))
   add("--windows", type=int, default=1, help="windows to predict one after the other")

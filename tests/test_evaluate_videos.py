@@ -116,10 +116,10 @@ def test_fvd_and_lpips(tmp_path):
     weights.save_weights(files[name], tree, name, {})
   arguments = ["--run", run, "--fvd", files["i3d_inception"], "--lpips", files["lpips"]]
   evaluate.main(["videos", *map(str, [*arguments, "--keep", 0, "--out", tmp_path / "out"])])
-  found = json.loads((tmp_path / "out" / "videos.json").read_text())
+  found = json.loads((tmp_path / "out" / "val.json").read_text())
   assert found["fvd"]["predicted"]["n"] == 3 and not found["fvd"]["ceiling"]["stable"]
   assert set(found["fvd"]) == {"predicted", "ceiling", "copy_last"}
   assert found["scores"]["copy_last"]["lpips"] > 0
   text = (tmp_path / "out" / "scores.md").read_text()
   assert "FVD of n = 3 clips of 9 frames, too few" in text and "| LPIPS |" in text
-  assert not (tmp_path / "out" / "videos.npz").exists()
+  assert not (tmp_path / "out" / "val.npz").exists()
