@@ -1,4 +1,5 @@
-"""Calls a compiled function over many rows: the next batch is read while the devices compute."""
+"""Calls a compiled function over many rows: the next batch is read while the devices compute, which
+share its rows."""
 
 import collections
 import concurrent.futures
@@ -40,3 +41,22 @@ def in_batches(rows, gather, call, batch_size, bar):
       if len(running) > 1:
         yield finish()
     yield finish()
+
+
+def placed(params):
+  """Returns (function that spreads rows over the devices, parameters on all of them)."""
+  import jax
+  from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+  mesh = Mesh(jax.local_devices(), ("data",), axis_types=(AxisType.Auto,))
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+  return lambda x: jax.device_put(x, rows), params
+
+
+def whole(batch_size):
+  """Returns the next multiple of the number of devices."""
+  import jax
+
+  devices = len(jax.local_devices())
+  return -(-batch_size // devices) * devices

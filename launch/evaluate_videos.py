@@ -41,7 +41,7 @@ def main(arguments=None):
   runtime.configure()
   task, params, config = _load(args.run)
   checks.require(
-    args.samples == 1 or task.draws,
+    args.samples == 1 or task.draws_codes,
     f"--samples: {args.samples} received, but {args.run} (config.model.head {task.head!r}) has one "
     "future for a past; leave the option out, or train a head over codes.",
   )
@@ -82,7 +82,7 @@ def _parser():
   add("--samples", type=int, default=1, help="futures of each past, for heads over codes")
   add("--fvd", metavar="FILE", help="weights of launch.convert i3d_inception")
   add("--lpips", metavar="FILE", help="weights of launch.convert lpips")
-  add("--batch_size", type=int, default=4, help="windows at once")
+  add("--batch_size", type=int, default=4, help="windows at once, over all devices")
   add("--keep", type=int, default=16, help="windows to keep for pictures")
   add("--out", required=True, help="folder for scores and predictions")
   return parser
@@ -133,25 +133,25 @@ def _windows(root, config, args):
 
 def _evaluate(task, params, windows, judges, args, label):
   """Returns (report, JSON-able; {"video" and every prediction: uint8} of the kept windows)."""
-  import jax
   import numpy as np
   import tqdm
 
   from launch import batches
   from vistraj_jax.metrics import future_video as metrics
 
-  params, past = jax.device_put(params), windows.past
+  place, params = batches.placed(params)
+  past = windows.past
   program = _program(task, args.windows, args.samples)
   comparison = metrics.Comparison(functools.partial(_scores, judges["lpips"]))
   clips, drawn, kept = {}, [], []
 
   def call(batch):
-    return program(params, batch["video"], batch["row"]), batch
+    return program(params, place(batch["video"]), batch["row"]), batch
 
   rows = np.arange(len(windows))
   with tqdm.tqdm(total=len(rows), desc=label, unit="window") as bar:
     for chosen, ((pictures, several), batch) in batches.in_batches(
-      rows, windows.gather, call, args.batch_size, bar
+      rows, windows.gather, call, batches.whole(args.batch_size), bar
     ):
       comparison.add(batch, past, pictures)
       if several:

@@ -110,13 +110,13 @@ def _windows(args, split):
 
 def _encoder(tokenizer, params):
   """Returns a function uint8 [B, P + F, S, S, 3] -> codes int32 [B, 2, t, h, w]."""
-  place, params = _placed(params)
+  place, params = batches.placed(params)
   return lambda batch: _programs()[0](tokenizer, params, place(batch["video"]))
 
 
 def _decoder(tokenizer, params):
   """Returns a function codes [B, 2, t, h, w] -> float32 [B, P + F, S, S, 3] in 0..1."""
-  place, params = _placed(params)
+  place, params = batches.placed(params)
   return lambda codes: _programs()[1](tokenizer, params, place(codes))
 
 
@@ -141,25 +141,6 @@ def _programs():
   return jax.jit(encode, static_argnums=0), jax.jit(decode, static_argnums=0)
 
 
-def _placed(params):
-  """Returns (function that spreads rows over the devices, parameters on all of them)."""
-  import jax
-  from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-  mesh = Mesh(jax.local_devices(), ("data",), axis_types=(AxisType.Auto,))
-  rows = NamedSharding(mesh, PartitionSpec("data"))
-  params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-  return lambda x: jax.device_put(x, rows), params
-
-
-def _batch_size(args):
-  """Rows a call, a multiple of the number of devices."""
-  import jax
-
-  devices = len(jax.local_devices())
-  return -(-args.batch_size // devices) * devices
-
-
 def _report(args, found):
   """Prints reconstruction, bit flips and use of codes; refuses a useless tokenizer.
 
@@ -180,7 +161,7 @@ def _report(args, found):
   half = _encoder(frozen.make(found.config, "bfloat16"), found.params)
   totals = {name: metrics.Totals() for name in ("tokenizer", "black", "copy_first")}
   every, flips, tokens_changed, shown = [], [], [], None
-  size = _batch_size(args)
+  size = batches.whole(args.batch_size)
 
   def call(batch):
     codes = encode(batch)
@@ -333,7 +314,9 @@ def _write_codes(args, found, header):
     with tqdm.tqdm(total=total, unit="window", desc=split) as bar:
       for i in todo:
         rows = np.arange(edges[i], edges[i + 1])
-        parts = batches.in_batches(rows, windows.gather, encode, _batch_size(args), bar)
+        parts = batches.in_batches(
+          rows, windows.gather, encode, batches.whole(args.batch_size), bar
+        )
         named = (
           {"past_codes": codes[:, 0], "future_codes": codes[:, 1], **windows.strings(chosen)}
           for chosen, codes in parts

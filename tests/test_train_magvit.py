@@ -147,6 +147,16 @@ def test_tokenizers_below_a_black_picture_are_refused():
   magvit.FutureVideoTask(config()).check_start(worse)
 
 
+@pytest.mark.slow
+def test_a_useless_tokenizer_ends_a_run_at_its_start(tokenizer, tmp_path):
+  c = config(tokenizer__allow_worse_than_black=False, tokenizer__checkpoint=str(tokenizer[0]))
+  c.data.root = str(magvit_runs.videos(tmp_path))
+  c.run, c.phases.predictor.start_from = "predictor", "init"
+  for _ in range(2):  # nothing is saved, so that the same command says the same
+    with pytest.raises(checks.InputError, match="dB where a black picture has .*allow_worse_than"):
+      train.train(c, tmp_path / "run")
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
   """(file, fingerprint) of the tokenizer of the smoke config with random weights."""

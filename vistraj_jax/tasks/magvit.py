@@ -122,7 +122,7 @@ class FutureVideoTask(base.Task):
         params["motion"]["backbone"] = backbone
       vector = jnp.zeros((1, self.motion.features))
     rng = jax.random.fold_in(rng, 2)
-    if self._draws_codes:
+    if self.draws_codes:
       codes = jnp.zeros((1, *self._context), jnp.int32)
       made = initializers.init(self.predictor, rng, codes, codes > 0)
     else:
@@ -146,7 +146,7 @@ class FutureVideoTask(base.Task):
     video, latents, quantized, codes = self._encoded(params, batch, with_gradient=self.joint)
     past, target = quantized[0], jax.lax.stop_gradient(quantized[1])
     of = lambda values: mean.Mean.of(values, rows)  # noqa: E731
-    if self._draws_codes:
+    if self.draws_codes:
       row_keys = dropout.row_keys(jax.random.fold_in(rng, 1), batch["position"])
       return {"nats": (1.0, of(self._nats(params, codes, row_keys, keys, train)))}, {}
     predicted = self._predict(params, past, video and self._pixels(video[0]), keys)
@@ -172,7 +172,7 @@ class FutureVideoTask(base.Task):
     video, _, (past, target), codes = self._encoded(params, batch, with_gradient=False)
     seen, truth = (self._pixels(half) for half in video) if video else (None, None)
     rng = jax.random.PRNGKey(_SAMPLES)
-    if self._draws_codes:
+    if self.draws_codes:
       keys = dropout.row_keys(rng, batch["row"])
       nats = self._nats(params, codes, keys, None, False)
       found = {"loss/val": of(nats)}
@@ -207,11 +207,16 @@ class FutureVideoTask(base.Task):
       found[f"psnr/{name}"] = of(-10 * jnp.log10(error + 1e-10))
     return found
 
+  @property
+  def draws_codes(self):
+    """Whether the head has a distribution over codes, from which several futures can be drawn."""
+    return self.head not in predictor.HEADS
+
   def encode(self, params, video):
     """uint8 video [B, T, S, S, 3] -> a window: codes, or quantised latents [B, t, h, w, C]."""
     latents = self.tokenizer.encode(params["tokenizer"], frozen.as_input(self.tokenizer, video))
     quantized, codes = self.tokenizer.quantize(latents, params["tokenizer"])
-    return codes if self._draws_codes else quantized
+    return codes if self.draws_codes else quantized
 
   def forecast(self, params, past, rng, seen=None):
     """Predicts the next window.
@@ -225,7 +230,7 @@ class FutureVideoTask(base.Task):
     Returns:
       the window that follows, ready for `decode`; `as_past` makes a past of it.
     """
-    if self._draws_codes:
+    if self.draws_codes:
       return self._generate(params, past, rng)
     if self.motion is not None and seen is None:
       seen = self.decode(params, past)
@@ -233,24 +238,15 @@ class FutureVideoTask(base.Task):
 
   def as_past(self, params, window):
     """A predicted window -> what may be the past of the next one: latents are quantised."""
-    if self._draws_codes:
+    if self.draws_codes:
       return window
     return self.tokenizer.quantize(window, params["tokenizer"])[0]
 
   def decode(self, params, window):
     """A window, as of `encode` or `forecast` -> video float32 [B, T, S, S, 3] in 0..1."""
-    if self._draws_codes:
+    if self.draws_codes:
       window = self.tokenizer.from_indices(window, params["tokenizer"])
     return self.tokenizer.decode(params["tokenizer"], window)
-
-  @property
-  def draws(self):
-    """Whether several futures of one past differ."""
-    return self._draws_codes and self.eval["temperature"] > 0
-
-  @property
-  def _draws_codes(self):
-    return self.head not in predictor.HEADS
 
   @property
   def _context(self):
