@@ -38,6 +38,8 @@ TWO_STREAM = "Trains and transfers the variants of the two-stream system, and co
 MAGVIT = "Trains and scores the variants of future video, on clean and on cluttered videos."
 LAYERS = "Trains one head for every hidden state in a folder of features, and draws the curve."
 
+_LAYERS_BATCH = 256  # frames at once
+
 
 def main(argv=None):
   """Runs one report and prints its table."""
@@ -88,8 +90,9 @@ def _grid(args):
 
 
 def _layers(args):
+  from launch import runtime, waypoint_scores
   from vistraj_jax.data import features
-  from vistraj_jax.metrics import report
+  from vistraj_jax.metrics import report, waypoints
   from vistraj_jax.viz import trajectories
 
   header = features.read_header(args.features, "val")
@@ -98,24 +101,30 @@ def _layers(args):
     f"--features: {args.features} holds one hidden state; encode with --layers all.",
   )
   out, base = pathlib.Path(args.out), "--config=configs/vlm_waypoint.py:features"
-  found = {}
+  workdirs = {}
   for layer in header.layers:
     number = layer if layer >= 0 else max(header.layers) + 1  # -1 stands for the last
-    workdir = out / "runs" / f"layer{number:02d}"
+    workdirs[number] = out / "runs" / f"layer{number:02d}"
     settings = [f"--config.data.features={args.features}", f"--config.data.layer={layer}"]
-    grid.train([base, "--config.data.root=", *settings, *args.settings], workdir, f"layer {layer}")
-    found[number] = grid.best_metrics(workdir)
-  found = dict(sorted(found.items()))
-  rows = [["hidden state", "", "ADE@3s (m)", "ADE@5s (m)"]]
+    settings = [base, "--config.data.root=", *settings, *args.settings]
+    grid.train(settings, workdirs[number], f"layer {layer}")
+  runtime.configure()
+  runs = {str(number): workdir for number, workdir in sorted(workdirs.items())}
+  scored = waypoint_scores.score_runs(runs, "val", _LAYERS_BATCH)
+  columns = scored.columns
+  groups = (columns["intent"], columns["cluster"], scored.frames.clusters)
+  baselines = waypoints.score_baselines(columns)
+  found = {
+    label: waypoints.summarize(scores, *groups)
+    for label, scores in {**scored.scores, **baselines}.items()
+  }
+  rows = [["hidden state", "ADE@3s (m)", "ADE@5s (m)"]]
   rows += [
-    [str(k), "", f"{m['ade_3s/val']:.3f}", f"{m['ade_5s/val']:.3f}"] for k, m in found.items()
+    [label.replace("_", " "), f"{one['ade_3s']:.3f}", f"{one['ade_5s']:.3f}"]
+    for label, one in found.items()
   ]
-  some = next(iter(found.values()))
-  for name in ("constant_velocity", "constant_acceleration", "constant_turn_rate"):
-    values = [f"{some[f'{key}/{name}']:.3f}" for key in ("ade_3s", "ade_5s")]
-    rows.append([name.replace("_", " "), "baseline", *values])
-  curves = {"head": {k: m["ade_5s/val"] for k, m in found.items()}}
-  curves["constant_velocity"] = {0: some["ade_5s/constant_velocity"]}
+  curves = {"head": {int(k): found[k]["ade_5s"] for k in scored.scores}}
+  curves["constant_velocity"] = {0: found["constant_velocity"]["ade_5s"]}
   trajectories.draw_layers(curves, out / "layers.png")
   files.write_text(out / "report.json", json.dumps(found, indent=2) + "\n")
   text = f"# Hidden states of {header.encoder}\n\n{report.as_markdown(rows)}\n"

@@ -100,7 +100,10 @@ def test_layers(runs, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(grid.subprocess, "run", training)
   arguments = ["layers", "--features", str(runs / "features"), "--out", str(tmp_path)]
   assert report.main([*arguments, "--", "--config.seed=3"]) == 0
-  assert set(json.loads((tmp_path / "report.json").read_text())) == {"0", "1"}
+  found = json.loads((tmp_path / "report.json").read_text())
+  assert {"0", "1", "constant_velocity"} < set(found)
+  # The second state holds the bend of the future, the first noise.
+  assert found["1"]["ade_5s"] != found["0"]["ade_5s"]
   assert "constant velocity" in capsys.readouterr().out
   assert cv2.imread(str(tmp_path / "layers.png")).std() > 5
 
