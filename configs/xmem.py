@@ -56,7 +56,7 @@ def get_config(variant="bev,small"):
     mask=1.0,
     ade=1.0,
     fde=2.0,
-    cross_entropy=0.1,
+    cross_entropy=1.0,
     relaxation=0.05,  # weight of the futures that are not the best, in all
     temperature=1.0,  # m, of the scores' targets; 0: the best future is the only right one
   )
@@ -79,7 +79,7 @@ def get_config(variant="bev,small"):
     c.model.warmup_frames = 5
     c.model.head.update(kind="seed", use_ego_motion=False, use_past_xy=False, residual=False)
     c.model.head.t0_feature = "zero"
-    c.loss.update(relaxation=0.0, temperature=0.0)
+    c.loss.update(cross_entropy=0.1, relaxation=0.0, temperature=0.0)
     c.optimizer.decay = ((".*", True),)
   elif variant == "smoke":
     c.data.update(image_size=(32, 32), points=64)

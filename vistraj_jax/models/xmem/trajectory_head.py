@@ -87,7 +87,7 @@ class ScoredHead(nn.Module):
     context = jnp.concatenate([forward, back], -1)
     context = nn.relu(torch_layers.Linear(self.hidden, name="context")(context))
     context = dropouts.dropout(context, self.dropout, keys, layer=0)
-    offsets = torch_layers.Linear(2 * self.modes * self.steps, name="futures")(context)
+    offsets = METRES * torch_layers.Linear(2 * self.modes * self.steps, name="futures")(context)
     offsets = offsets.reshape(-1, self.modes, self.steps, 2)
     offsets = offsets + ahead[:, None, None] * (1.0 + jnp.arange(self.steps))[:, None]
 
