@@ -206,11 +206,12 @@ def _report(args, found):
 
 
 def _save_report(folder, report, truth, decoded):
-  from vistraj_jax.viz import codes
+  from vistraj_jax.viz import codes, reconstructions
 
   files.write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
-  codes.code_usage(folder / "code_usage.png", report["code_usage"])
-  codes.reconstructions(folder / "reconstructions.png", truth, decoded)
+  usage = {"windows": codes.read_counts(folder / "report.json")}
+  codes.draw_code_usage(usage, folder / "code_usage.png")
+  reconstructions.draw(folder / "reconstructions.png", truth, decoded)
 
 
 def code_usage(codes, num_codes):

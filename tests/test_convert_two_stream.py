@@ -61,6 +61,7 @@ def want_width(case):
   return case.config.get("embed_dim", case.config.get("enc_dim"))
 
 
+@pytest.mark.slow
 def test_converted_weights_predict(tmp_path):
   """The weights file alone rebuilds the network, statistics included."""
   case = _checkpoint(tmp_path / "in.pt", "predictor_small", prefix="")
@@ -86,6 +87,7 @@ def test_ablation_leaves_parts_out(tmp_path, capsys):
   assert "skip0" not in params["decoder"] and model["decoder"]["cls"] == "none"
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another(tmp_path):
   """Weights and batch statistics, from a run's folder as from what the command makes of it."""
   root = two_stream_data.write(tmp_path / "data")

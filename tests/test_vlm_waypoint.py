@@ -303,6 +303,7 @@ def test_scratch_trains_the_encoder_and_others_can_use_it(images, tmp_path):
   _assert_equal(weights.flatten(learned), weights.flatten(fixed))
 
 
+@pytest.mark.slow
 def test_devices_draw_the_same_dropout(cached, images, tmp_path):
   """jit over 8 devices, pmap and one device: dropout, resident data and a frozen encoder."""
   runs = [("features", str(cached), "jit"), ("features", str(cached), "pmap")]

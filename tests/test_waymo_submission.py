@@ -222,7 +222,7 @@ def test_command_with_a_run(tmp_path):
     shards.write(tmp_path / "s", split, [[shards.payload(f) for f in frames]])
   convert.prepare(tmp_path / "s", tmp_path / "data", size=16)
   config = config_file.get_config("ego_only")
-  config.data.root = str(tmp_path / "data")
+  config.data.root, config.data.dev_share = str(tmp_path / "data"), 0.0
   config.steps_per_call, config.eval_batch_size = 2, 8
   config.eval_every = {"steps": 2}
   del config.phases.head.epochs
