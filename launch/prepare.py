@@ -14,6 +14,7 @@ here, in --processes, or on a cluster by Apache Beam (--runner; all its workers 
 """
 
 import argparse
+import functools
 import shlex
 
 from launch import (
@@ -33,24 +34,26 @@ from vistraj_jax.core import checks
 def main(argv=None):
   """Runs one preparation and prints what it made."""
   args = _parser().parse_args(argv)
-  args.run(args)
+  if args.command == "check":
+    prepare_check.run(args)
+  else:
+    run = _PREPARATIONS[args.command][-1]
+    run(args, _runner_options(args))
 
 
 def _parser():
   parser = command_line.parser(__doc__)
-  commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
-  for name, (text, description, arguments, run) in _COMMANDS.items():
-    command = commands.add_parser(
-      name, help=text, description=description, formatter_class=command_line.HelpFormatter
-    )
-    for add in arguments:
-      add(command)
-    command.set_defaults(run=run)
+  names = "|".join([*_PREPARATIONS, "check"])
+  commands = parser.add_subparsers(dest="command", required=True, metavar=names)
+  add = functools.partial(commands.add_parser, formatter_class=command_line.HelpFormatter)
+  for name, (text, description, arguments, _) in _PREPARATIONS.items():
+    command = add(name, help=text, description=description)
+    arguments(command)
+    command.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
+    _runner_arguments(command)
+  text = "pictures of prepared boxes over the images"
+  prepare_check.arguments(add("check", help=text, description=prepare_check.DESCRIPTION))
   return parser
-
-
-def _output_arguments(parser):
-  parser.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
 
 
 def _runner_arguments(parser):
@@ -126,8 +129,7 @@ def _mot_arguments(parser):
   )
 
 
-def _mot(args):
-  options = _runner_options(args)
+def _mot(args, options):
   from vistraj_jax.prepare import mot
 
   statistics = mot.prepare(
@@ -154,147 +156,96 @@ def _kitti_arguments(parser):
   )
 
 
-def _kitti(args):
-  options = _runner_options(args)
+def _kitti(args, options):
   from vistraj_jax.prepare import kitti
 
   statistics = kitti.prepare(args.source, args.out, detections=args.detections, **options)
   _print_report(args, statistics, _class_names())
 
 
-def _nuscenes(args):
-  prepare_nuscenes.nuscenes(args, _runner_options(args))
-
-
-def _nuscenes_clips(args):
-  prepare_clips.nuscenes_clips(args, _runner_options(args))
-
-
-def _waymo_e2e(args):
-  prepare_waymo.waymo_e2e(args, _runner_options(args))
-
-
-def _world(args):
-  prepare_world.world(args, _runner_options(args))
-
-
-def _manipulation(args):
-  prepare_manipulation.manipulation(args, _runner_options(args))
-
-
-def _bridge(args):
-  prepare_frame_pairs.bridge(args, _runner_options(args))
-
-
-def _egodex(args):
-  prepare_frame_pairs.egodex(args, _runner_options(args))
-
-
-def _video(args):
-  prepare_frame_pairs.video(args, _runner_options(args))
-
-
-def _future_video(args):
-  prepare_future_video.future_video(args, _runner_options(args))
-
-
-def _generated_videos(args):
-  prepare_future_video.generated_videos(args, _runner_options(args))
-
-
-def _libero(args):
-  prepare_frame_pairs.libero(args, _runner_options(args))
-
-
-# Name: (help, description, functions that add arguments, function of the parsed arguments).
-_COMMANDS = {
+# Name: (help, description, function that adds arguments, function of those and of how units run).
+_PREPARATIONS = {
   "mot": (
     "MOTChallenge folders",
     "Converts MOTChallenge folders ({source}/[{split}/]{sequence}/gt/gt.txt).",
-    (_mot_arguments, _output_arguments, _runner_arguments),
+    _mot_arguments,
     _mot,
   ),
   "kitti": (
     "KITTI tracking labels",
     "Converts KITTI tracking labels ({source}/label_02/*.txt), 10 Hz.",
-    (_kitti_arguments, _output_arguments, _runner_arguments),
+    _kitti_arguments,
     _kitti,
-  ),
-  "check": (
-    "pictures of prepared boxes over the images",
-    prepare_check.DESCRIPTION,
-    (prepare_check.arguments,),
-    prepare_check.run,
   ),
   "nuscenes": (
     "a nuScenes database",
     "Converts nuScenes tables: 2-D boxes of 6 cameras, 7 classes, 2 Hz keyframes to 12 fps.",
-    (prepare_nuscenes.nuscenes_arguments, _output_arguments, _runner_arguments),
-    _nuscenes,
+    prepare_nuscenes.nuscenes_arguments,
+    prepare_nuscenes.nuscenes,
   ),
   "nuscenes_clips": (
     "clips of agents of a nuScenes database",
     "Makes clips of agents: observed key frames with masks of 3-D boxes, LiDAR points, camera "
     "frames and depth, and the agent's future positions.",
-    (prepare_clips.clips_arguments, _output_arguments, _runner_arguments),
-    _nuscenes_clips,
+    prepare_clips.clips_arguments,
+    prepare_clips.nuscenes_clips,
   ),
   "waymo_e2e": (
     "Waymo Open end-to-end driving shards",
     "Converts E2EDFrame TFRecords: images by camera name, ego states, intents, ratings.",
-    (prepare_waymo.waymo_e2e_arguments, _output_arguments, _runner_arguments),
-    _waymo_e2e,
+    prepare_waymo.waymo_e2e_arguments,
+    prepare_waymo.waymo_e2e,
   ),
   "bridge": (
     "Bridge V2 trajectories",
     "Converts Bridge V2, raw folders or RLDS TFRecords, to trajectory records.",
-    (prepare_frame_pairs.bridge_arguments, _output_arguments, _runner_arguments),
-    _bridge,
+    prepare_frame_pairs.bridge_arguments,
+    prepare_frame_pairs.bridge,
   ),
   "egodex": (
     "EgoDex episodes",
     "Converts EgoDex videos with their hand poses to trajectory records.",
-    (prepare_frame_pairs.egodex_arguments, _output_arguments, _runner_arguments),
-    _egodex,
+    prepare_frame_pairs.egodex_arguments,
+    prepare_frame_pairs.egodex,
   ),
   "video": (
     "any folder of videos",
     "Converts videos to trajectory records.",
-    (prepare_frame_pairs.video_arguments, _output_arguments, _runner_arguments),
-    _video,
+    prepare_frame_pairs.video_arguments,
+    prepare_frame_pairs.video,
   ),
   "future_video": (
     "videos, image folders and arrays for future prediction",
     "Converts videos, folders of images and arrays to video records, with masks where known.",
-    (prepare_future_video.future_video_arguments, _output_arguments, _runner_arguments),
-    _future_video,
+    prepare_future_video.future_video_arguments,
+    prepare_future_video.future_video,
   ),
   "generated_videos": (
     "generated videos of moving objects",
     "Writes generated videos as arrays, a --source of future_video: discs, curves, motions, with "
     "or without clutter, with masks and centres.",
-    (prepare_future_video.generated_videos_arguments, _output_arguments, _runner_arguments),
-    _generated_videos,
+    prepare_future_video.generated_videos_arguments,
+    prepare_future_video.generated_videos,
   ),
   "libero": (
     "LIBERO demonstrations",
     "Converts LIBERO's HDF5 demonstrations to trajectory records.",
-    (prepare_frame_pairs.libero_arguments, _output_arguments, _runner_arguments),
-    _libero,
+    prepare_frame_pairs.libero_arguments,
+    prepare_frame_pairs.libero,
   ),
   "manipulation": (
     "demonstrations in a generated manipulation world",
     "Writes demonstrations of a hand that pushes blocks on a table, in the layout of Bridge V2 "
     "(RLDS), EgoDex or LIBERO: a --source of those commands.",
-    (prepare_manipulation.manipulation_arguments, _output_arguments, _runner_arguments),
-    _manipulation,
+    prepare_manipulation.manipulation_arguments,
+    prepare_manipulation.manipulation,
   ),
   "world": (
     "a simulated nuScenes database",
     "Writes drives of the simulated world as a nuScenes database: tables, images of 6 cameras, "
     "LiDAR sweeps, maps.",
-    (prepare_world.world_arguments, _output_arguments, _runner_arguments),
-    _world,
+    prepare_world.world_arguments,
+    prepare_world.world,
   ),
 }
 
