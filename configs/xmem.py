@@ -12,8 +12,9 @@ Variants, as in --config=configs/xmem.py:camera or :camera,full
   smoke         a few steps of a tiny network, for tests.
 Sizes, after the comma: small (a narrow network, everything trained from scratch), full (the
 published network, to start from published weights; PointPillars is frozen). seed is full.
-Without memory, for comparison: --config.model.memory.update=False (frames after the first are not
-written) or --config.model.memory.detach_memory=True (they are, but nothing is learned through it).
+Without memory, for comparison: --config.model.memory.update_memory=False (frames after the first
+are not written) or --config.model.memory.detach_memory=True (they are, but nothing is learned
+through it).
 """
 
 import ml_collections
@@ -113,7 +114,7 @@ def _model(mode, is_full):
     value_depths=(2, 2, 2) if is_full else (1, 1, 1),
   )
   model.memory = dict(
-    update=True,  # whether frames after the first masks are written
+    update_memory=True,  # whether frames after the first masks are written
     top_k=0,  # elements each query reads; 0 = all
     mem_every=1,
     deep_update_every=-1,

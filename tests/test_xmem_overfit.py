@@ -26,7 +26,7 @@ def _learn(root, update):
     **{
       **cases._TINY_CAMERA,
       "data.image_size": (64, 64),
-      "model.memory.update": update,
+      "model.memory.update_memory": update,
       "model.head.modes": 3,
       **{f"model.head.{name}": False for name in ("use_past_xy", "use_ego_motion", "residual")},
     },

@@ -53,8 +53,8 @@ class Predictor:
   Args:
     model: mapping, config.model:
       `xmem`: fields of `network.XMem` without dtype.
-      `memory`: fields of `MemorySettings`, top_k 0 for all elements; and "update": whether frames
-        after the first masks are written to memory.
+      `memory`: fields of `MemorySettings`, top_k 0 for all elements; and "update_memory": whether
+        frames after the first masks are written.
       `warmup_frames`: frames at the start that show the true masks, 1 or more.
       `head`: {"kind": of `HEADS`, "modes", "hidden", "dropout", "use_ego_motion": ego poses are
         inputs, "use_past_xy": so are the agent's past positions, "residual": futures are offsets
@@ -217,7 +217,7 @@ class Predictor:
     return 3 * self.use_ego_motion + 3 * self.use_past_xy
 
   def _set_memory(self, fields, warmup):
-    update, top_k = fields.pop("update"), fields.pop("top_k")
+    update, top_k = fields.pop("update_memory"), fields.pop("top_k")
     self.memory = settings.MemorySettings(top_k=top_k or None, **fields)
     checks.require(
       1 <= warmup < self.t_in,
