@@ -80,7 +80,7 @@ def get_config(variant="full"):
   c.model.tokenizer = dict(
     checkpoint="",  # weights file or run; "" = trained by the phase "tokenizer"
     kind="magvit2",
-    channels=16,
+    channels=8,
     multipliers=(1, 2, 4),
     num_blocks=1,
     bits=18,
@@ -99,11 +99,11 @@ def get_config(variant="full"):
   c.loss.tokenizer = dict(  # of the phase "tokenizer", as in configs/magvit_tokenizer.py
     l1=1.0,
     l2=0.0,
-    foreground=0.2,
+    foreground=1.0,
     lpips=0.0,
     lpips_weights="",
     commitment=0.25,
-    entropy=0.1,
+    entropy=0.01,
     temperature=0.01,
     adversarial=0.0,
     lecam=0.05,
@@ -138,8 +138,8 @@ def get_config(variant="full"):
   c.phases.tokenizer = dict(
     groups=(("tokenizer/.*", "all"), (".*", "frozen")),
     start_from="init",
-    batch_size=4,  # examples a step, over all devices
-    lr=dict(all=1e-3),
+    batch_size=2,  # examples a step, over all devices
+    lr=dict(all=2e-3),
     steps=600,
     warmup_steps=20,
     final_fraction=0.05,

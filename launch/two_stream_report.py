@@ -26,11 +26,12 @@ _PRETRAINING = {"loss": "loss/val", "MSE": "mse/val", "PSNR": "psnr/val", "SSIM"
 NOTE = (
   "Mean over {seeds} seed(s), with the standard deviation over them. R2 of linear and attentive "
   "probes of the frozen encoder at gap {gap}, on videos the heads have not seen; errors of actions "
-  "held out, in their own units; success of {episodes} episodes a seed. The networks differ in "
+  "held out, in their own units. The networks differ in "
   "what they compute, see the second table. Its losses cannot be compared between all rows: that "
   "of VideoMAE is of masked patches, that of two decoders the mean of both. With M of four "
   "channels img_t + M is the frame to be predicted."
 )
+ACTED = "Success is of {episodes} episodes a seed."
 _DIGITS = (("loss", 5), ("MSE", 5), ("PSNR", 2), ("SSIM", 4))
 
 
@@ -47,7 +48,7 @@ def add_arguments(parser):
   add("--instruction", help="the task to learn; the first in the alphabet if absent")
   add("--probe_arguments", default="", help="further arguments of launch.probe, in one text")
   add("--policy_arguments", default="", help="further arguments of launch.policy train")
-  add("--episodes", type=int, default=50, help="of every policy")
+  add("--episodes", type=int, default=50, help="of every policy; 0: policies do not act")
   add("settings", nargs="*", help="settings of all rows, such as --config.phases.pretrain.epochs=8")
 
 
@@ -70,7 +71,9 @@ def report(args):
   costs = {row["label"]: _cost(_workdir(args, row, args.seeds[0])) for row in rows}
   bars = [{"run": label, "metric": metrics} for label, metrics in found.items()]
   transfer, pretraining = _transfer_table(found), _pretraining_table(found, costs)
-  note = NOTE.format(seeds=len(args.seeds), gap=args.gap, episodes=args.episodes)
+  note = NOTE.format(seeds=len(args.seeds), gap=args.gap)
+  if args.episodes:
+    note = f"{note} {ACTED.format(episodes=args.episodes)}"
   text = "\n\n".join(
     (
       "# Two-stream encoders",
@@ -151,9 +154,10 @@ def _run(row, seed, is_first, words, args):
   others = {
     "mean action": {**_r2({"": scores["mean_action"]}), **_transferred(learned, acted, *_MEAN)},
     "copy last action": {"policy MSE": learned["scores"]["copy_last_action"]["mse"]},
-    "random actions": {"success": acted["success"]["random_actions"]["rate"]},
-    "scripted expert": {"success": acted["success"]["scripted_expert"]["rate"]},
   }
+  if acted:
+    others["random actions"] = {"success": acted["success"]["random_actions"]["rate"]}
+    others["scripted expert"] = {"success": acted["success"]["scripted_expert"]["rate"]}
   for label_of, key in (("copy img_t", "copy"), ("img_t + M", "add_motion")):
     named = {"PSNR": f"psnr/{key}", "SSIM": f"ssim/{key}", "MSE": f"mse/{key}"}
     others[label_of] = {name: metrics[k] for name, k in named.items() if k in metrics}
@@ -167,14 +171,12 @@ def _r2(scores):
 
 
 def _transferred(learned, acted, offline, closed):
-  return {
-    "policy MSE": learned["scores"][offline]["mse"],
-    "success": acted["success"][closed]["rate"],
-  }
+  found = {"policy MSE": learned["scores"][offline]["mse"]}
+  return found | {"success": acted["success"][closed]["rate"]} if acted else found
 
 
 def _policy(weights, out, workdir, common, words, label, args):
-  """Learns a policy and lets it act; returns the results of both."""
+  """Learns a policy and lets it act, if it has episodes; returns the results of both."""
   learned, acted = out / "policy.json", out / "rollout.json"
   grid.once(
     ["policy", "train"],
@@ -183,6 +185,8 @@ def _policy(weights, out, workdir, common, words, label, args):
     learned,
     label,
   )
+  if not args.episodes:
+    return json.loads(learned.read_text()), {}
   grid.once(
     ["policy", "rollout"],
     ["--episodes", args.episodes, "--source", args.source],
@@ -216,14 +220,17 @@ def _cost(workdir):
 
 def _transfer_table(found):
   probes = list(dict.fromkeys(n for one in found.values() for n in one if n.startswith("R2 ")))
-  rows = [["run", "", *probes, "policy MSE", "success (%)"]]
+  has_acted = any("success" in one for one in found.values())
+  rows = [["run", "", *probes, "policy MSE", *(["success (%)"] if has_acted else [])]]
   for label, one in found.items():
     if not one.keys() & {*probes, "policy MSE", "success", "R2"}:
       continue
     # The mean action has one R2, whatever the readout.
     cells = [grid.cell(one.get(name, one.get("R2")), 3) for name in probes]
-    success = [100 * value for value in one.get("success", [])]
-    rows.append([label, "", *cells, grid.cell(one.get("policy MSE"), 4), grid.cell(success, 0)])
+    cells.append(grid.cell(one.get("policy MSE"), 4))
+    if has_acted:
+      cells.append(grid.cell([100 * value for value in one.get("success", [])], 0))
+    rows.append([label, "", *cells])
   return rows
 
 
