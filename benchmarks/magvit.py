@@ -9,6 +9,8 @@ Parts:
              memory as the compiler counts it. The peer is PyTorch's fused attention.
   entropies  the two entropies of the LFQ loss over 2^18 codes for 7,168 tokens, with gradient.
   nearest    nearest of 262,144 code vectors for 25,600 vectors of 256.
+  step       a training step of one clip, 25 frames of 128 px before and after, as a tokenizer
+             without strides in time sees it: 25,600 tokens, 12 layers of width 256, float32.
 """
 
 import statistics
@@ -72,6 +74,36 @@ def _nearest(sizes):
   return {**_timed("forward", call, (z, codes), sizes), "peak_gb": measure.peak_gb()}
 
 
+def _step(sizes):
+  import functools
+
+  import jax
+  import numpy as np
+
+  from configs import magvit as settings
+  from vistraj_jax.tasks import base
+  from vistraj_jax.train import optim, phases, state, step
+
+  config = settings.get_config("full")
+  config.model.tokenizer.multipliers = (1, 1, 4)
+  config.model.transformer.update(sizes["transformer"])
+  config.data.update(past=sizes["frames"], future=sizes["frames"], image_size=sizes["side"])
+  task, phase = base.make(config).for_phase("predictor"), phases.from_config(config, 4)[1]
+  variables = task.init(jax.random.PRNGKey(0))
+  tx = optim.build(phase, config.optimizer, variables["params"])
+  labels = optim.labels_of(phase, variables["params"])
+  shape = (1, 2 * sizes["frames"], sizes["side"], sizes["side"], 3)
+  batch = {
+    "video": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+    "colours": np.full((1, 2, 3), 200, np.uint8),
+    "mask": np.ones(1, np.float32),
+  }
+  start = state.create(variables, tx, jax.random.PRNGKey(1), 0.0)
+  run = jax.jit(functools.partial(step.train_step, task=task, tx=tx, labels=labels))
+  call = run.lower(start, batch).compile()
+  return {**_timed("step", call, (start, batch), sizes), "peak_gb": measure.peak_gb()}
+
+
 def _vectors(sizes):
   """Queries, keys and values [1, N, heads, D]."""
   import jax
@@ -96,7 +128,9 @@ def _attention_pass():
 def _timed(name, call, arguments, sizes):
   import jax
 
-  spent = measure.times(lambda: jax.block_until_ready(call(*arguments)), sizes["repeats"])
+  spent = measure.times(
+    lambda: jax.block_until_ready(call(*arguments)), sizes["repeats"], sizes.get("warm", 1)
+  )
   return {
     f"{name}_ms": 1e3 * statistics.median(spent),
     f"{name}_temporary_gb": call.memory_analysis().temp_size_in_bytes / 1e9,
@@ -118,6 +152,22 @@ PARTS = {
     _nearest,
     {"vectors": 25_600, "codes": 262_144, "width": 256, "repeats": 1},
     {"vectors": 64, "codes": 100, "width": 8},
+    {},
+  ),
+  "step": peers.Part(
+    _step,
+    {
+      "frames": 25,
+      "side": 128,
+      "transformer": {"width": 256, "num_heads": 8, "num_layers": 12, "hidden": 1024},
+      "repeats": 1,
+      "warm": 0,
+    },
+    {
+      "frames": 3,
+      "side": 16,
+      "transformer": {"width": 16, "num_heads": 2, "num_layers": 1, "hidden": 16},
+    },
     {},
   ),
 }
