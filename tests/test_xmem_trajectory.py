@@ -115,7 +115,10 @@ def test_shapes_and_types_of_answers(variant, changes, monkeypatch):
     ({"model.warmup_frames": 4}, "warmup_frames: 4 received, 1 to 3 allowed"),
     ({"model.memory.min_mid": 1}, "memory.min_mid: 1 is not allowed; choose 2 or more"),
     ({"model.memory.top_k": 17}, r"top_k: 17 received; .* clip of 4 frames holds 16 elements"),
-    ({"model.memory.num_prototypes": 21}, "num_prototypes: 21 is not allowed with images of 4"),
+    (
+      {"model.memory.num_prototypes": 21, "model.memory.min_mid": 2, "model.memory.max_mid": 3},
+      "num_prototypes: 21 is not allowed with images of 4",
+    ),
     ({"model.memory.num_prototypes": 2000}, "choose at most memory.max_long 1024"),
     ({"model.xmem.hidden_dim": 0}, "hidden_dim: 0 received; the sensory memory is what the head"),
     ({"model.xmem.key_dim": 4, "model.head.t0_feature": "key"}, "keys have 4 channels and the"),

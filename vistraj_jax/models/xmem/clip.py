@@ -89,10 +89,11 @@ def init_state(model, settings, size, num_objects, batch=1, slots=None, num_long
     "memory.long_term is off, so the memory grows: say for how many frames there must be room.",
   )
   h, w = (side // STRIDE for side in padded_size(size))
-  settings.check_cells(h * w)
   slots = schedule.num_slots(settings) if slots is None else slots
   if num_long is None:
     num_long = settings.max_long if settings.long_term else 0
+  if num_long:
+    settings.check_cells(h * w)
   made = memories.empty(
     batch, num_objects, num_long, slots * h * w, model.key_dim, model.value_dim, model.dtype
   )

@@ -236,7 +236,8 @@ class Predictor:
       frozen_from=None if update else warmup,
     )
     cells = int(np.prod([side // clip.STRIDE for side in clip.padded_size(self.image_size)]))
-    self.memory.check_cells(cells)
+    if self.schedule.num_long:
+      self.memory.check_cells(cells)
     most = self.schedule.num_slots * cells + self.schedule.num_long
     checks.require(
       top_k <= most,
