@@ -8,7 +8,8 @@ the same agents. Baselines: constant position, constant velocity, constant turn 
 
 Writes to --out:
   scores.json  {"agents", "classes": {class: {"agents", "runs": {run: {score: mean}}}}, "worse":
-    sentences about runs that constant velocity beats, "devkit": {run: {score: mean}}}; scores:
+    sentences about runs that constant velocity beats, "differences": {run: minADE_5 less that of
+    the first run, with a 95 % interval over scenes}, "devkit": {run: {score: mean}}}; scores:
     min_ade_k, min_fde_k (m), miss_rate_k (a future misses if any of its points is 2 m or more away)
     of the k most probable futures, brier_min_fde (m), mode_accuracy, nll
   scores.md    the same numbers as tables
@@ -26,8 +27,8 @@ def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
   from vistraj_jax.data import forecasts
+  from vistraj_jax.metrics import bootstrap, report
   from vistraj_jax.metrics import forecasts as scoring
-  from vistraj_jax.metrics import report
 
   sources = command_line.labelled("--forecasts", args.forecasts)
   taken = set(sources) & set(scoring.agent_motion.BASELINES)
@@ -43,6 +44,12 @@ def main(arguments=None):
   markdown = ["# Futures", "Errors in m, shares in percent; k most probable futures."]
   markdown += [*(f"- {sentence}" for sentence in worse), report.as_markdown(rows)]
   printed = [report.as_text(rows)]
+  if len(found) > 1 and len(set(next(iter(found.values()))["scene"])) > 1:
+    compared = scoring.differences(found)
+    result["differences"] = {label: one._asdict() for label, one in compared.items()}
+    title = f"minADE_5 less that of {next(iter(found))}, paired bootstrap over scenes"
+    markdown += [f"## {title}", report.as_markdown(bootstrap.table(compared))]
+    printed.append(f"\n{title}\n{report.as_text(bootstrap.table(compared))}")
   if args.devkit:
     result["devkit"], largest = _devkit(found, sources)
     sentence = f"The devkit's own metrics on the challenge files differ by {largest:.1e} at most."

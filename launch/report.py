@@ -161,7 +161,7 @@ def _report(runs, args):
     for label in runs
     if label != first and len(frames.sequences) > 1
   }
-  table, compared = waypoint_scores.table(result), waypoint_scores.difference_table(differences)
+  table, compared = waypoint_scores.table(result), bootstrap.table(differences)
   out = pathlib.Path(args.out)
   head = (
     f"{args.split}: {len(frames):,} frames of {len(frames.sequences)} sequences, "

@@ -132,22 +132,6 @@ def table(result):
   return rows
 
 
-def difference_table(differences):
-  """Rows of strings of {label: `bootstrap.Difference`}."""
-  rows = [["run", "sequences", "difference (m)", "95 % interval", "same sign"]]
-  for label, gap in differences.items():
-    rows.append(
-      [
-        label,
-        str(gap.sequences),
-        f"{gap.mean:+.3f}",
-        f"{gap.low:+.3f} to {gap.high:+.3f}",
-        f"{100 * gap.sign:.1f} %",
-      ]
-    )
-  return rows
-
-
 def _resources(folder):
   """Median seconds of an epoch of the last phase, and the peak memory of training."""
   run = folder if (folder / "config.json").is_file() else folder.parent

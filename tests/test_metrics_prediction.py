@@ -33,7 +33,7 @@ def _run(seed=0, count=20, modes=6, noise=3.0):
     "past_valid": np.ones((count, 5)),
     "anchor_pose": pose,
     "sample_id": [f"clip{i}" for i in range(count)],
-    "scene": ["scene"] * count,
+    "scene": [f"scene{i % 4}" for i in range(count)],
     "instance_token": [f"agent{i}" for i in range(count)],
     "sample_token": [f"frame{i % 3}" for i in range(count)],
     "category": ["vehicle.car", "human.pedestrian.adult"] * (count // 2),
@@ -157,7 +157,13 @@ def test_command(tmp_path, capsys):
   runs = scores["classes"]["vehicle.car"]["runs"]
   assert list(runs) == [*agent_motion.BASELINES, "good", "wild"]
   assert runs["good"]["min_ade_5"] < runs["constant_velocity"]["min_ade_1"]
-  assert "| all (20) | good |" in (out / "scores.md").read_text()
+  text = (out / "scores.md").read_text()
+  assert "| all (20) | good |" in text and "| wild | 4 | +" in text
+  found = scores["differences"]["wild"]
+  overall = scores["classes"]["all"]["runs"]
+  gap = overall["wild"]["min_ade_5"] - overall["good"]["min_ade_5"]
+  np.testing.assert_allclose(found["mean"], gap)
+  assert 0 < found["low"] < gap < found["high"] and found["sequences"] == 4
 
 
 def test_agents_without_future_are_left_out():
@@ -166,6 +172,10 @@ def test_agents_without_future_are_left_out():
   run["future_valid"][0] = 0
   run["futures"] = run["futures"].copy()
   run["futures"][0] = 1e6
+  worse = {**run, "futures": run["futures"] + [3.0, 4.0]}
+  found = scoring.differences({"x": run, "y": worse, "same": run})
+  assert found["same"].mean == found["same"].low == found["same"].high == 0
+  assert 0 < found["y"].mean < 5 and found["y"].sequences == 4
   scores = scoring.score({"x": run})
   assert scores["all"]["agents"] == 19 and scores["all"]["runs"]["x"]["min_ade_1"] < 10
 

@@ -102,6 +102,22 @@ def paired(first, second, sequence, samples=10_000, seed=0):
   return Difference(mean, *_middle(means), same, count)
 
 
+def table(differences):
+  """Rows of strings of {label: `Difference` in m} for `metrics.report`, the header first."""
+  rows = [["run", "sequences", "difference (m)", "95 % interval", "same sign"]]
+  for label, gap in differences.items():
+    rows.append(
+      [
+        label,
+        str(gap.sequences),
+        f"{gap.mean:+.3f}",
+        f"{gap.low:+.3f} to {gap.high:+.3f}",
+        f"{100 * gap.sign:.1f} %",
+      ]
+    )
+  return rows
+
+
 def _resample(sums, sequence, statistic, samples, seed):
   """Returns (statistic of every resample [samples], of all rows, number of sequences)."""
   names, owner = np.unique(np.asarray(sequence), return_inverse=True)

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from vistraj_jax.metrics import agent_motion, prediction
+from vistraj_jax.metrics import agent_motion, bootstrap, prediction
 
 ALL = "all"
 REFERENCE = "constant_velocity"
+COMPARED = "min_ade_5"
 # Column title, score, format.
 COLUMNS = (
   *((f"ADE_{k}" if k > 1 else "ADE", f"min_ade_{k}", "{:.3f}") for k in prediction.COUNTS),
@@ -28,17 +29,14 @@ def score(runs):
     by falling number; agents without a valid future step are left out.
   """
   first = next(iter(runs.values()))
-  truth, valid = (np.asarray(first[name], np.float64) for name in ("future_xy", "future_valid"))
-  past, steps = np.asarray(first["past_xy"], np.float64), truth.shape[1]
-  answers = {
-    name: goes_on(past, first["past_valid"], steps)[:, None]
-    for name, goes_on in agent_motion.BASELINES.items()
-  }
-  pairs = {name: (xy, np.ones(xy.shape[:2])) for name, xy in answers.items()}
-  for label, run in runs.items():
-    pairs[label] = tuple(np.asarray(run[n], np.float64) for n in ("futures", "probabilities"))
-  per_agent = {name: prediction.scores(*pair, truth, valid) for name, pair in pairs.items()}
-  counted = valid.sum(-1) > 0
+  past, steps = np.asarray(first["past_xy"], np.float64), first["future_xy"].shape[1]
+  per_agent = {}
+  for name, goes_on in agent_motion.BASELINES.items():
+    futures = goes_on(past, first["past_valid"], steps)[:, None]
+    alone = {"futures": futures, "probabilities": np.ones(futures.shape[:2])}
+    per_agent[name] = _of_agents({**first, **alone})
+  per_agent |= {label: _of_agents(run) for label, run in runs.items()}
+  counted = first["future_valid"].sum(-1) > 0
   category = np.asarray(first["category"])
   names, numbers = np.unique(category[counted], return_counts=True)
   groups = {ALL: counted}
@@ -52,6 +50,26 @@ def score(runs):
       },
     }
     for group, chosen in groups.items()
+  }
+
+
+def differences(runs):
+  """How far the other runs are from the first in `COMPARED`, by a paired bootstrap over scenes.
+
+  Args:
+    runs: as of `score`.
+
+  Returns:
+    {label: `bootstrap.Difference` in m} of all runs but the first; negative is better than it.
+
+  Raises:
+    InputError: agents of a single scene.
+  """
+  (_, first), *others = runs.items()
+  base = np.where(first["future_valid"].sum(-1) > 0, _of_agents(first)[COMPARED], np.nan)
+  return {
+    label: bootstrap.paired(base, _of_agents(run)[COMPARED], first["scene"])
+    for label, run in others
   }
 
 
@@ -79,3 +97,9 @@ def warnings(scores):
           f"m against {reference:.3f} m ({result['agents']:,} agents)."
         )
   return found
+
+
+def _of_agents(run):
+  """-> {score: one number an agent [R]}."""
+  names = ("futures", "probabilities", "future_xy", "future_valid")
+  return prediction.scores(*(np.asarray(run[name], np.float64) for name in names))
