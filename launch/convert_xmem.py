@@ -32,9 +32,9 @@ def _to_weights(args):
 
 def _to_torch(args):
   from vistraj_jax.convert import write_torch, xmem
-  from vistraj_jax.core import trained
+  from vistraj_jax.models.xmem import network
 
-  tree, config = trained.load(args.checkpoint)
+  tree, config = network.read(args.checkpoint)
   state = xmem.to_torch(tree, config, args.checkpoint, args.single_object)
   print(f"{args.checkpoint}: {_summary(xmem, tree, config)}")
   write_torch.write_checkpoint(args.out, state)

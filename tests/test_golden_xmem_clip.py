@@ -60,7 +60,7 @@ def test_clip(name):
   check(case, "prob", np.moveaxis(frames.probability, -1, 1))
   check(case, "hidden", np.moveaxis(frames.hidden, -1, 2))
   check(case, "feature_mean", pooling.mean_over_objects(frames.hidden))
-  target = pooling.over_target(jnp.asarray(frames.hidden[:, 0]), frames.probability[..., 1])
+  target = pooling.over_target_sampled(jnp.asarray(frames.hidden[:, 0]), frames.probability[..., 1])
   check(case, "feature_target", target)
   xmem_cases.check_content(case, state.memory, work_usage=True, work_key=True)
 
@@ -80,6 +80,6 @@ def test_object_that_comes_later():
   features = pooling.mean_over_objects
   mean = [features(frames.hidden[t, : 1 if t < 3 else 2]) for t in range(7)]
   check(case, "feature_mean", np.stack(mean))
-  target = pooling.over_target(jnp.asarray(frames.hidden[:, 0]), frames.probability[..., 1])
+  target = pooling.over_target_sampled(jnp.asarray(frames.hidden[:, 0]), frames.probability[..., 1])
   check(case, "feature_target", target)
   xmem_cases.check_content(case, state.memory, work_key=True)

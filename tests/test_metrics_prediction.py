@@ -124,6 +124,9 @@ def test_baselines_by_hand():
   straight = agent_motion.constant_velocity(past, valid, 12)
   np.testing.assert_allclose(straight[0, 1] - straight[0, 0], circle[4] - circle[3])
   assert np.abs(straight[0] - circle[5:17]).max() > 60
+  slow = np.array([[[20.4, 5.0], [20.2, 5.0], [20.0, 5.0]]])  # 0.4 m/s towards -x
+  going = agent_motion.constant_turn_rate(slow, np.ones((1, 3)), 2)
+  np.testing.assert_allclose(going, [[[19.8, 5.0], [19.6, 5.0]]])
   still = agent_motion.constant_position(past, valid, 12)
   np.testing.assert_array_equal(still[0], np.broadcast_to(circle[4], (12, 2)))
 

@@ -28,12 +28,14 @@ def constant_velocity(past_xy, past_valid, steps):
 def constant_turn_rate(past_xy, past_valid, steps):
   """The last speed and the turn between the last two displacements go on.
 
-  Straight on where one of the last three positions is missing.
+  Straight on where one of the last three positions is missing, and below 0.5 m/s, where the turn
+  is mostly noise.
   """
   xp = past_xy.__array_namespace__()
   step = motion.last_step(past_xy, past_valid)
+  straight = constant_velocity(past_xy, past_valid, steps)
   if past_xy.shape[-2] < 3:
-    return constant_velocity(past_xy, past_valid, steps)
+    return straight
   known = (past_valid[..., -2] > 0) & (past_valid[..., -3] > 0)
   before = past_xy[..., -2, :] - past_xy[..., -3, :]
   cross = before[..., 0] * step[..., 1] - before[..., 1] * step[..., 0]
@@ -45,7 +47,9 @@ def constant_turn_rate(past_xy, past_valid, steps):
   rate = turn / SECONDS
   last = past_xy[..., -1, :]
   state = xp.stack([last[..., 0], last[..., 1], vx, vy, -rate * vy, rate * vx], axis=-1)
-  return ego_motion.constant_turn_rate(state[..., None, :], steps, SECONDS)
+  turning = ego_motion.constant_turn_rate(state[..., None, :], steps, SECONDS)
+  is_slow = xp.sqrt(vx**2 + vy**2) <= ego_motion.SLOWEST_TURN
+  return xp.where(is_slow[..., None, None], straight, turning)
 
 
 BASELINES = {

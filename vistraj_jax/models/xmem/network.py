@@ -217,16 +217,28 @@ def init(model, rng):
   return jax.jit(model.init)(rng, image, image[..., :1], hidden)["params"]
 
 
+def read(path):
+  """Returns (params, settings) of XMem alone, also of a run that trains more than it.
+
+  Args:
+    path: weights file, run folder or phase folder (see `core.trained.load`).
+  """
+  params, settings = trained.load(path)
+  if "xmem" in params:
+    return params["xmem"], {**settings["xmem"], "dtype": settings["dtype"]}
+  return params, settings
+
+
 def load(path):
   """Returns (model, params) of trained weights.
 
   Args:
-    path: weights file, run folder or phase folder (see `core.trained.load`).
+    path: as of `read`.
 
   Raises:
     InputError: no weights there, or weights of another network.
   """
-  params, settings = trained.load(path)
+  params, settings = read(path)
   fields = {name: settings[name] for name in _FIELDS if name in settings}
   fields = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}  # from JSON
   checks.require(

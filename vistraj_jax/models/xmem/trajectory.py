@@ -185,10 +185,11 @@ class Predictor:
   def _features(self, frames):
     """-> [B, T, C_h]."""
     target = frames.probability[..., 1]
-    features = pooling.over_target(frames.hidden[:, :, 0], target)
+    pool = pooling.over_target_sampled if self.head_kind == "seed" else pooling.over_target
+    features = pool(frames.hidden[:, :, 0], target)
     first = slice(0, self.warmup_frames)
     if self.t0_feature == "key":
-      keys = pooling.over_target(frames.key[:, first], target[:, first])
+      keys = pool(frames.key[:, first], target[:, first])
       return features.at[:, first].set(keys)
     return features.at[:, first].set(0.0) if self.t0_feature == "zero" else features
 
