@@ -84,6 +84,12 @@ def _check_same_agents(found):
         f"--forecasts: {labels[0]!r} and {label!r} predict other agents ({len(first[name]):,} and "
         f"{len(found[label][name]):,}); predict the same split of the same data.",
       )
+    steps = [run["future_xy"].shape[1] for run in (first, found[label])]
+    checks.require(
+      steps[0] == steps[1],
+      f"--forecasts: {labels[0]!r} predicts {steps[0]} steps, {label!r} {steps[1]}; compare runs "
+      "of one horizon.",
+    )
 
 
 def _devkit(found, sources):

@@ -68,7 +68,9 @@ def report(args):
   checks.require(
     len(set(args.seeds)) == len(args.seeds), f"--seeds: {args.seeds} repeat; give each once."
   )
-  train, test = (_folders(option, getattr(args, option)) for option in ("train", "test"))
+  train, test = (
+    _folders(option, getattr(args, option), args.image_size) for option in ("train", "test")
+  )
   runs = {where: {} for where in train}
   for where, root in train.items():
     for row in rows:
@@ -100,14 +102,14 @@ def _rows(args):
   ]
 
 
-def _folders(option, names):
-  """Returns {label: folder}; levels of clutter are made on first use."""
+def _folders(option, names, side):
+  """Returns {label: folder}; levels of clutter are made on first use, `side` px wide."""
   from vistraj_jax.prepare import embedded
 
   found = {}
   for name in names:
     if name in LEVELS:
-      one = {LEVELS[name]: embedded.root("magvit", {"clutter": name})}
+      one = {LEVELS[name]: embedded.root("magvit", {"clutter": name, "size": side})}
     else:
       one = command_line.labelled(f"--{option}", [name])
     checks.require(

@@ -37,6 +37,7 @@ def main(arguments=None):
   settings = dict(trained.run_config(args.run)["data"])
   settings["root"] = args.data or settings["root"]
   clips = xmem.load(settings, args.split, None)
+  predictor.check_reach(clips.layout.reach)
   found = _predict(predictor, params, clips, args.batch_size, not args.no_masks)
   found |= {name: np.array(x) for name, x in clips.strings(found["row"]).items()}
   out = pathlib.Path(args.out or pathlib.Path(args.run) / "forecasts")

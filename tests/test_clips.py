@@ -318,7 +318,12 @@ def test_missing_files_and_wrong_settings(tables, tmp_path):
   prepare.main([*clip_data.arguments(copy, tmp_path / "less"), "--keep_going"])
   statistics = json.loads((tmp_path / "less" / xmem.STATISTICS).read_text())
   assert list(statistics["skipped"]) == ["scene-0061"] and list(statistics["splits"]) == ["val"]
+  arguments = clip_data.arguments(copy, tmp_path / "frames", inputs=("camera",))
+  prepare.main([*arguments, "--keep_going"])
+  total = json.loads((tmp_path / "frames" / xmem.STATISTICS).read_text())["splits"]["val"]
+  assert total["sweeps"] == 0 and total["counts"]["clips"]  # nobody wants points
   for changes, sentence in (
+    ({"max_sweep_age": 2.5}, "--max_sweep_age: 2.5 s received; give at most 1.9"),
     ({"t_out": 0}, "--t_out: 0 received; give 1 or more"),
     ({"cameras": ("CAM_UP",)}, "--cameras: 'CAM_UP' is not allowed"),
     ({"inputs": ("bev", "bev")}, "--inputs: .* name one or more, each once"),

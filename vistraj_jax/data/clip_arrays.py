@@ -7,13 +7,15 @@ import numpy as np
 from vistraj_jax.core import checks
 
 POINT_REACH = 127.0  # m; coordinates of points lie within
+POINT_AGE = 1.9  # s; no point is older
 # Units of points: 4 mm reach 128 m; intensity; 0.06 ms reach 2 s.
 _POINT_UNITS = np.array([1 / 256, 1 / 256, 1 / 256, 1 / 32767, 1 / 16384])
 
 
 def pack_points(points):
   """Returns the bytes of points [N, 5]: x, y, z (m), intensity 0..1, seconds."""
-  return np.round(np.asarray(points, np.float64) / _POINT_UNITS).astype("<i2").tobytes()
+  units = np.round(np.asarray(points, np.float64) / _POINT_UNITS)
+  return np.clip(units, -32768, 32767).astype("<i2").tobytes()
 
 
 def unpack_points(data, where):

@@ -61,7 +61,11 @@ def open_video(path):
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     size = (stream.codec_context.height, stream.codec_context.width)
-    names = [f"{i:05d}" for i in range(stream.frames)]
+    count = stream.frames
+    if not count:  # Matroska and WebM do not say it
+      count = sum(packet.size > 0 for packet in container.demux(stream))
+      container.seek(0)
+    names = [f"{i:05d}" for i in range(count)]
     rate = float(stream.average_rate or 25)
     images = (frame.to_ndarray(format="rgb24") for frame in container.decode(stream))
     yield Video(names, rate, size, images)

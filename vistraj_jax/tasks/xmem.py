@@ -36,8 +36,11 @@ class XMemTask(base.Task):
   )
 
   def __init__(self, config, data_set=None):
-    _check_data(config.model, config.data, (data_set or {}).get("train", {}))
+    known = (data_set or {}).get("train", {})
+    _check_lengths(config.data, known.get("shapes", {}))
     self.predictor = trajectory.Predictor(config.model, config.data)
+    if "layout" in known:
+      self.predictor.check_reach(known["layout"]["reach"])
     self.t_out = config.data.t_out
     self.weights = dict(config.loss)
     checks.require(
@@ -136,9 +139,8 @@ class XMemTask(base.Task):
     return found
 
 
-def _check_data(model, data, known):
-  """Raises InputError unless the data's clips are those that config.data and the model mean."""
-  shapes = known.get("shapes", {})
+def _check_lengths(data, shapes):
+  """Raises InputError unless the data's clips are as long as config.data says."""
   for field, axis, name in (("past_xy", 0, "t_in"), ("future_xy", 0, "t_out")):
     if field in shapes:
       checks.require(
@@ -146,10 +148,3 @@ def _check_data(model, data, known):
         f"config.data.{name}: {data[name]} received, the data has {shapes[field][axis]} key "
         "frames; set it to that, or prepare the data again.",
       )
-  reach = known.get("layout", {}).get("reach")
-  if data["mode"] == "bev" and reach is not None:
-    checks.require(
-      abs(model["pillars"]["reach"] - reach) < 1e-6,
-      f"config.model.pillars.reach: {model['pillars']['reach']} m received, but the masks of the "
-      f"data reach {reach} m; set it to that, so that points and masks lie on each other.",
-    )

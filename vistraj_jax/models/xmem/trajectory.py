@@ -111,6 +111,15 @@ class Predictor:
     params["head"] = _init(self.head, keys["head"], *inputs)
     return params
 
+  def check_reach(self, reach):
+    """Raises InputError unless the data's masks from above reach as far (m) as the pillars do."""
+    if self.mode == "bev":
+      checks.require(
+        abs(self.reach - reach) < 1e-6,
+        f"config.model.pillars.reach: {self.reach} m received, but the masks of the data reach "
+        f"{reach} m; set it to that, so that points and masks lie on each other.",
+      )
+
   def images(self, params, batch):
     """What XMem sees: float32 [B, T, H, W, 3], with the masks' axes.
 
@@ -270,7 +279,7 @@ class Predictor:
     self.head = HEADS[self.head_kind](steps=t_out, **fields)
 
   def _set_pillars(self, fields, dtype):
-    reach, points = fields.pop("reach"), fields.pop("points")
+    self.reach, points = fields.pop("reach"), fields.pop("points")
     height, width = self.image_size
     checks.require(
       height == width and height % clip.STRIDE == 0,
@@ -279,7 +288,7 @@ class Predictor:
     )
     low, high = _HEIGHTS
     grid = pointpillars.PillarGrid(
-      (-reach, -reach, low), (reach, reach, high), reach / height, points
+      (-self.reach, -self.reach, low), (self.reach, self.reach, high), self.reach / height, points
     )
     fields = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
     self.pillars = pointpillars.PointPillars(grid, dtype=dtype, **fields)

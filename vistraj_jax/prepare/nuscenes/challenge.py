@@ -9,6 +9,7 @@ import json
 import numpy as np
 
 from vistraj_jax.core import checks, files, geometry
+from vistraj_jax.prepare.nuscenes import devkit_tables
 
 MOST_MODES = 25  # the devkit refuses more
 SCORES = ("min_ade", "min_fde", "miss_rate")
@@ -83,8 +84,9 @@ def devkit_scores(path, truth, counts, tolerance):
   Raises:
     InputError: an agent without truth.
   """
-  from nuscenes.eval.prediction import data_classes, metrics
-
+  data_classes, metrics = (
+    devkit_tables.devkit(f"nuscenes.eval.prediction.{name}") for name in ("data_classes", "metrics")
+  )
   listed = [data_classes.Prediction.deserialize(one) for one in json.loads(open(path).read())]
   counts = list(counts)
   measures = {

@@ -28,8 +28,8 @@ def convert(scene_path, rows_path, split, choice, dataroot):
 
   Returns:
     (iterator of serialized records; {"scene", "counts" of `clip_rows.rows`, "categories" {name:
-    clips}, "sweeps": key frames read, "empty_sweeps": those without a point, "points": mean
-    points in reach, "kept": mean points kept}).
+    clips}, "sweeps": key frames whose points were read, "empty_sweeps": those without a point,
+    "points": mean points in reach, "kept": mean points kept}).
 
   Raises:
     InputError: a sensor file is missing or damaged.
@@ -39,7 +39,7 @@ def convert(scene_path, rows_path, split, choice, dataroot):
   files.write_text(rows_path, "".join(f"{json.dumps(row)}\n" for row in rows))
   clips = Clips(scene, choice, dataroot)
   keyframes = sorted({row["first_keyframe"] + t for row in rows for t in range(choice.t_in)})
-  found = [clips.points(k) for k in keyframes]
+  found = [clips.points(k) for k in keyframes] if "bev" in choice.inputs else []
   categories = [row["category"] for row in rows]
   result = {
     "scene": scene.name,

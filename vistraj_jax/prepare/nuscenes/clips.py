@@ -161,11 +161,12 @@ def report(statistics):
       for reason in clip_rows.REASONS
     ]
     categories = ", ".join(f"{name} {count:,}" for name, count in total["categories"].items())
-    lines += [
-      f"  categories: {categories or 'none'}",
-      f"  LiDAR: {total['points']:,.0f} points in reach of a key frame, {total['kept']:,.0f} kept; "
-      f"{total['empty_sweeps']:,} of {total['sweeps']:,} key frames have no point",
-    ]
+    lines.append(f"  categories: {categories or 'none'}")
+    if total["sweeps"]:
+      lines.append(
+        f"  LiDAR: {total['points']:,.0f} points in reach of a key frame, {total['kept']:,.0f} "
+        f"kept; {total['empty_sweeps']:,} of {total['sweeps']:,} key frames have no point"
+      )
   if statistics["skipped"]:
     lines += [f"skipped: {len(statistics['skipped'])}"]
     lines += [f"  {name}: {sentence}" for name, sentence in statistics["skipped"].items()]
@@ -188,6 +189,10 @@ def _check(choice):
   checks.require(
     min(choice.image_size) >= 16,
     f"--image_size: {choice.image_size} received; give a height and a width of 16 px or more.",
+  )
+  checks.require(
+    choice.max_sweep_age <= clip_arrays.POINT_AGE,
+    f"--max_sweep_age: {choice.max_sweep_age} s received; give at most {clip_arrays.POINT_AGE}.",
   )
   checks.require(
     choice.grid.size >= 16 and choice.reach <= clip_arrays.POINT_REACH,
@@ -228,8 +233,11 @@ class _Requirements:
 
   def __call__(self, scene):
     keyframes = np.flatnonzero(scene.lidar.is_keyframe)
-    sweeps = [clip_rows.joined_sweeps(scene.lidar, k, self._choice) for k in keyframes]
-    self._require(scene, database.LIDAR, scene.lidar.file[np.unique(np.concatenate(sweeps))])
+    sweeps = keyframes  # for the depth of camera frames
+    if "bev" in self._choice.inputs:
+      joined = [clip_rows.joined_sweeps(scene.lidar, k, self._choice) for k in keyframes]
+      sweeps = np.unique(np.concatenate(joined))
+    self._require(scene, database.LIDAR, scene.lidar.file[sweeps])
     for name in self._cameras:
       checks.require(
         name in scene.cameras,

@@ -1,5 +1,6 @@
 """Opens the tables of a nuScenes version through nuscenes-devkit, after checks of every file."""
 
+import importlib
 import json
 import pathlib
 
@@ -10,6 +11,21 @@ TABLES = (
   *("log", "scene", "sample", "sample_data", "sample_annotation", "map"),
 )
 _REMEDY = "download the metadata again"
+
+
+def devkit(module):
+  """Imports a module of nuscenes-devkit.
+
+  Raises:
+    InputError: it is not installed.
+  """
+  try:
+    return importlib.import_module(module)
+  except ImportError as error:
+    raise checks.InputError(
+      f"nuscenes-devkit cannot be imported ({error}); install its needs with "
+      "pip install vistraj-jax[nuscenes], then pip install --no-deps nuscenes-devkit==1.2.0."
+    ) from error
 
 
 def table_paths(dataroot, version):
@@ -43,13 +59,7 @@ def open_tables(dataroot, version):
       installed.
   """
   paths = table_paths(dataroot, version)
-  try:
-    from nuscenes import NuScenes
-  except ImportError as error:
-    raise checks.InputError(
-      f"nuscenes-devkit cannot be imported ({error}); install its needs with "
-      "pip install vistraj-jax[nuscenes], then pip install --no-deps nuscenes-devkit==1.2.0."
-    ) from error
+  NuScenes = devkit("nuscenes").NuScenes
 
   absent = {
     "instance": {"category_token": ""},

@@ -6,6 +6,7 @@ official training scenes validate.
 """
 
 from vistraj_jax.core import checks
+from vistraj_jax.prepare.nuscenes import devkit_tables
 
 POLICIES = ("dev", "seed")
 _SPLITS = {"v1.0-trainval": ("train", "val", "test"), "v1.0-mini": ("train", "val")}
@@ -46,9 +47,7 @@ def scene_names(version, split, policy="dev"):
     "--split_policy: 'seed' is a choice of v1.0-trainval; v1.0-mini has no test split that val "
     "could be: leave it out.",
   )
-  from nuscenes.utils.splits import create_splits_scenes
-
-  official = create_splits_scenes()
+  official = devkit_tables.devkit("nuscenes.utils.splits").create_splits_scenes()
   if version == "v1.0-mini":
     return list(official[f"mini_{split}"])
   if split == "test" or (policy == "seed" and split == "val"):
