@@ -192,14 +192,10 @@ def _program(task, count, samples):
     generate = lambda key: task.forecast(params, past, key, seen)  # noqa: E731
     first = generate(rng)
     shown = task.decode(params, first)
-
-    def encoded_again(window):
-      pixels = jnp.round(255 * task.decode(params, window)).astype(jnp.uint8)
-      return task.encode(params, pixels)
-
-    ways = {MAIN: functools.partial(task.as_past, params)}
+    of_params = lambda function: functools.partial(function, params)  # noqa: E731
+    ways = {MAIN: of_params(task.as_past)}
     if count > 1:
-      ways[PIXELS] = encoded_again
+      ways[PIXELS] = rollout.through_pixels(of_params(task.encode), of_params(task.decode))
     pictures = {}
     for name, renew in ways.items():
       parts = [shown]

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -15,9 +16,12 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 def configure():
   """Sets up JAX for a command; call it before the first computation."""
   import jax
-  from absl import logging
+  from absl import logging as absl_logging
 
-  logging.set_verbosity(logging.ERROR)  # Orbax tells every step of every save
+  absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step of every save
+  # What we choose ourselves is told, on stderr: by absl's handler where app.run has set it.
+  logging.basicConfig(format="%(message)s")
+  logging.getLogger("vistraj_jax").setLevel(logging.INFO)
   cache = os.environ.get("VISTRAJ_JAX_CACHE", pathlib.Path.home() / ".cache" / "vistraj_jax")
   jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

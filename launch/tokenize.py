@@ -18,6 +18,7 @@ tokenizer. The same command goes on where it was interrupted.
 
 import argparse
 import functools
+import hashlib
 import json
 import math
 import pathlib
@@ -55,7 +56,7 @@ def main(argv=None):
   )
   header = _header(args, found)
   if args.out:
-    _check_same(args.out, header)
+    header["videos"] = _checked_videos(args, header)
   report, pictures = _report(args, found)
   if not args.out:
     return 0
@@ -160,7 +161,7 @@ def _report(args, found):
   decode = _decoder(found.tokenizer, found.params)
   half = _encoder(frozen.make(found.config, "bfloat16"), found.params)
   totals = {name: metrics.Totals() for name in ("tokenizer", "black", "copy_first")}
-  every, flips, tokens_changed, shown = [], [], [], None
+  every, changes, shown = [], [], None
   size = batches.whole(args.batch_size)
 
   def call(batch):
@@ -178,9 +179,9 @@ def _report(args, found):
       for name, picture in pictures.items():
         totals[name].add(metrics.scores(picture, truth, batch), np.ones(len(chosen)))
       every.append(codes.reshape(-1))
-      tokens_changed.append(np.mean(codes != coarse))
-      flips.append(np.mean([(codes ^ coarse) >> d & 1 for d in range(_bits(found.tokenizer))]))
+      changes.append((codes ^ coarse).reshape(-1))
   scores = {name: total.summary() for name, total in totals.items()}
+  changed, bits = np.concatenate(changes), range(_bits(found.tokenizer))
   usage = code_usage(np.concatenate(every), found.tokenizer.num_codes)
   report = {
     "tokenizer": found.fingerprint,
@@ -189,8 +190,8 @@ def _report(args, found):
     "windows": len(rows),
     "scores": scores,
     "bfloat16": {
-      "bits_flipped": float(np.mean(flips)),
-      "tokens_changed": float(np.mean(tokens_changed)),
+      "bits_flipped": float(np.mean([changed >> d & 1 for d in bits])),
+      "tokens_changed": float(np.mean(changed != 0)),
     },
     "code_usage": usage,
   }
@@ -276,12 +277,18 @@ def _header(args, found):
   }
 
 
-def _check_same(folder, header):
-  """Raises InputError if codes lie there that were made otherwise."""
+def _checked_videos(args, header):
+  """Returns {split: fingerprint of its windows} of the splits to encode and of those in --out.
+
+  Raises:
+    InputError: codes lie there that were made otherwise, or of other videos.
+  """
   from vistraj_jax.data import video_codes
 
+  folder = args.out
+  videos = {split: _fingerprint(_windows(args, split)) for split in args.split}
   if not (pathlib.Path(folder) / video_codes.STATISTICS).is_file():
-    return
+    return videos
   old = video_codes.read_header(folder)
   for name, value in header.items():
     checks.require(
@@ -289,6 +296,21 @@ def _check_same(folder, header):
       f"{folder}: holds codes with {name} {old.get(name)!r}, now it is {value!r}; give another "
       "--out.",
     )
+  for split, value in videos.items():
+    checks.require(
+      "videos" in old and old["videos"].get(split, value) == value,
+      f"{folder}: holds codes of other videos, or of unknown ones, than split {split!r} of "
+      f"{args.data}; give another --out, or the --data that they were made of.",
+    )
+  return old["videos"] | videos
+
+
+def _fingerprint(windows):
+  """Returns 16 hexadecimal digits: names, places and sizes of all windows, pixels of the first."""
+  digest = hashlib.sha256(json.dumps(windows.strings(range(len(windows)))).encode())
+  digest.update(windows.videos.shapes[windows.rows].tobytes())
+  digest.update(windows.gather([0])["video"].tobytes())
+  return digest.hexdigest()[:16]
 
 
 def _write_codes(args, found, header):

@@ -178,7 +178,7 @@ def _parse(argv):
   settings = [a for a in argv if a.startswith(("--config.", "-config."))]
   try:
     return flags.FLAGS(argv)
-  except AttributeError as error:
+  except (AttributeError, KeyError) as error:
     known = [f"config.{name}" for name in _flat(_read_config(argv).to_dict())]
     for name in (a.lstrip("-").split("=")[0] for a in settings):
       if name not in known:

@@ -31,11 +31,12 @@ def _save(path, seed):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-  """(videos, tokenizer, codes, what the command printed) of five videos of ten frames."""
+  """(videos, tokenizer, codes) of six videos of ten frames."""
   folder = tmp_path_factory.mktemp("tokenize")
   source, videos, codes = (folder / name for name in ("source", "videos", "codes"))
-  clips = {"train": 3, "val": 2}
-  video_writer.write(source, {"clips": clips, "size": 16, "frames": 10, "radius": 0.15})
+  clips = {"train": 3, "val": 3}
+  settings = {"clips": clips, "size": 16, "frames": 10, "radius": 0.15, "clutter": "heavy"}
+  video_writer.write(source, settings)
   convert.prepare(source, videos, options=convert.Options(size=16, frames=10))
   tokenizer = _save(folder / "tokenizer.safetensors", 0)
   with pytest.MonkeyPatch.context() as patch:  # the programs are compiled in haste
@@ -56,7 +57,7 @@ def _config(codes, **changes):
 
 def test_report(made):
   report = json.loads((made[2] / "report.json").read_text())
-  assert report["split"] == "val" and report["windows"] == 2
+  assert report["split"] == "val" and report["windows"] == 3
   assert report["scores"]["black"]["psnr"] > report["scores"]["tokenizer"]["psnr"]
   assert {"psnr", "mae", "ssim", "iou"} <= report["scores"]["copy_first"].keys()
   assert 0 <= report["bfloat16"]["bits_flipped"] <= report["bfloat16"]["tokens_changed"] <= 1
@@ -64,11 +65,27 @@ def test_report(made):
   assert picture.shape == (2 * 2 * (16 + 2), 8 * (16 + 2), 3)
   assert cv2.imread(str(made[2] / "code_usage.png")).std() > 1
   usage = report["code_usage"]
-  assert usage["of"] == 64 and usage["tokens"] == 2 * 2 * 3 * 8 * 8
+  assert usage["of"] == 64 and usage["tokens"] == 3 * 2 * 3 * 8 * 8
   assert sum(times for _, times in usage["counts"]) == usage["tokens"]
   found = tokenize.code_usage(np.array([3, 1, 3, 3]), 4)
   assert found["counts"] == [[3, 3], [1, 1]] and found["distinct"] == 2
   assert found["perplexity"] == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
+
+
+def test_flips_are_means_over_all_windows(made):
+  """The last batch of the report holds one window of two, which counts as much as the others."""
+  videos, path, codes = made
+  found, report = frozen.load(path), json.loads((codes / "report.json").read_text())
+  half = tokenize._encoder(frozen.make(found.config, "bfloat16"), found.params)
+  stored = pipeline.load(_config(codes), "val", ConfigDict())
+  args = tokenize._parser().parse_args(_arguments(videos, path))
+  batch = tokenize._windows(args, "val").gather
+  coarse = np.concatenate([half(batch([0, 1])), half(batch([2, 2]))[:1]])
+  changed = np.stack([stored.past, stored.future], 1) ^ coarse
+  assert (changed[2] != 0).mean() != (changed != 0).mean()
+  assert report["bfloat16"]["tokens_changed"] == pytest.approx((changed != 0).mean())
+  bits = [changed >> d & 1 for d in range(CONFIG["bits"])]
+  assert report["bfloat16"]["bits_flipped"] == pytest.approx(np.mean(bits))
 
 
 def test_codes(made):
@@ -111,7 +128,7 @@ def test_a_second_call_keeps_finished_shards(made, capsys):
   after = {p: p.stat().st_mtime_ns for p in codes.glob("latents-*")}
   assert [p for p in before if before[p] != after[p]] == [gone]
   printed = capsys.readouterr().out
-  assert "val: all 1 shards are there" in printed and "of the bits flip" in printed
+  assert "val: all 2 shards are there" in printed and "of the bits flip" in printed
 
 
 def test_refusals(made, tmp_path):
@@ -121,12 +138,16 @@ def test_refusals(made, tmp_path):
   other = _save(tmp_path / "other.safetensors", 1)
   with pytest.raises(checks.InputError, match=r"holds codes with tokenizer '.*', now it is '"):
     tokenize.main([*_arguments(videos, other, codes), "--allow_worse_than_black"])
+  clean = tmp_path / "clean"  # as many videos of the same names
+  settings = {"clips": {"train": 3, "val": 3}, "size": 16, "frames": 10, "radius": 0.15}
+  video_writer.write(tmp_path / "source", settings)
+  convert.prepare(tmp_path / "source", clean, options=convert.Options(size=16, frames=10))
+  with pytest.raises(checks.InputError, match=r"other videos, .* split 'train' of .*clean"):
+    tokenize.main([*_arguments(clean, tokenizer, codes), "--allow_worse_than_black"])
   with pytest.raises(checks.InputError, match=r"--past, --future: 5 and 7 frames give 3 and 4"):
     tokenize.main([*_arguments(videos, tokenizer), "--future", "7"])
   with pytest.raises(checks.InputError, match=r"a window of 6 frames received, 2k\+1 frames"):
     tokenize.main([*_arguments(videos, tokenizer), "--past", "6"])
-  with pytest.raises(checks.InputError, match="codes with tokenizer '.*', wanted 'abc'"):
-    pipeline.load(_config(codes), "train", {"tokenizer_fingerprint": "abc"})
   with pytest.raises(checks.InputError, match="codes with past 5, wanted 9"):
     pipeline.load(_config(codes, past=9), "train", {})
   with pytest.raises(checks.InputError, match="no such file; make codes with"):

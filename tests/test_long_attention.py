@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
+from launch import runtime
 from vistraj_jax.core import checks
 from vistraj_jax.nn import attention, chunked_attention
 
@@ -103,6 +105,24 @@ def test_choice_of_backend(caplog):
     assert attention.choose("cpu", "float32", 256, 256, 32) == "xla"
   assert len(caplog.messages) == 6  # once for arrays of one kind
   assert "25600 queries" in caplog.messages[0] and "on gpu: cudnn" in caplog.messages[0]
+
+
+def test_commands_tell_the_choice_once(monkeypatch, capsys):
+  """With and without absl's handler, which app.run sets."""
+  before = logging.root.level
+  for number, handlers in enumerate(([], [absl_logging.get_absl_handler()])):
+    monkeypatch.setattr(logging.root, "handlers", handlers)
+    try:
+      for _ in range(2):
+        runtime.configure()
+        attention.choose("cpu", "float32", 99, 99 + number, 8)
+      absl_logging.info("a save")
+      absl_logging.error("a fault")
+    finally:
+      logging.root.setLevel(before)
+    told = capsys.readouterr().err
+    assert told.count("attention of 99 queries") == told.count("a fault") == 1
+    assert "a save" not in told
 
 
 def test_errors():

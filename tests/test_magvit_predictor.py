@@ -115,6 +115,3 @@ def test_errors():
     small(attend="all")
   with pytest.raises(checks.InputError, match="18 tokens for a table of 17"):
     small(positions="table", num_positions=17)
-  with pytest.raises(checks.InputError, match="3 latent frames for a prediction of 4"):
-    predictor.window(PAST, 4)
-  np.testing.assert_array_equal(predictor.window(PAST, 2), PAST[:, 1:])

@@ -151,7 +151,7 @@ def test_rollouts():
   next_window = lambda past, rng: past + 10  # noqa: E731
   found = rollout.roll_out(next_window, past, 3, jax.random.PRNGKey(0))
   np.testing.assert_array_equal(found[0, ::2, 0], [10, 20, 30])
-  halved = rollout.through_pixels(lambda video: video - 1, lambda latents: latents / 2)
+  halved = rollout.through_pixels(lambda video: video - 1.0, lambda latents: latents / 510)
   found = rollout.roll_out(next_window, past, 3, jax.random.PRNGKey(0), halved)
   np.testing.assert_array_equal(found[0, ::2, 0], [10, 14, 16])
   with pytest.raises(checks.InputError, match="a past of 2 latent frames and predictions of 1"):

@@ -254,6 +254,10 @@ def test_moving_average(root, tmp_path):
   "arguments, sentence",
   [
     (["--config.phases.full.lr_encoder=1"], "no setting 'config.phases.full.lr_encoder'; nearest"),
+    (
+      ["--config.phases.fulll.steps=1"],
+      "'config.phases.fulll.steps'; nearest: ['config.phases.",
+    ),
     (["--config.seed=x"], "invalid literal"),
     (["--confg=3"], "Unknown command line flag 'confg'"),
   ],

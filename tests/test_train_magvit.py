@@ -11,6 +11,7 @@ from configs import magvit as config_file
 from launch import train
 from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.models.magvit import frozen
+from vistraj_jax.models.magvit.seed_tokenizer import SeedTokenizer
 from vistraj_jax.nn import initializers
 from vistraj_jax.tasks import magvit
 
@@ -121,6 +122,20 @@ def test_refusals():
   del c.phases.tokenizer
   with pytest.raises(checks.InputError, match="the tokenizer would stay random"):
     magvit.FutureVideoTask(c)
+  with pytest.raises(checks.InputError, match=r"'seed' received without its .*'num_codes', 'l"):
+    magvit.FutureVideoTask(config(tokenizer__kind="seed"))
+  with pytest.raises(checks.InputError, match="'masked' received; .* has 1,000 codes, which is no"):
+    magvit._predictor(config(head="masked").model, SeedTokenizer(1000, 8), (5, 4, 4))
+  assert magvit._predictor(config(head="masked").model, SeedTokenizer(64, 8), (5, 4, 4)).bits == 6
+
+
+def test_a_finished_tokenizer_is_not_trained(tokenizer):
+  c = config(tokenizer__checkpoint=str(tokenizer[0]))
+  with pytest.raises(checks.InputError, match="add --config.run=predictor --config.phases.pred"):
+    magvit.FutureVideoTask(c)
+  c.run = "predictor"
+  c.loss.tokenizer.adversarial = 0.1  # of that phase alone
+  assert magvit.FutureVideoTask(c).tokenizing is None
 
 
 @pytest.mark.parametrize("variant", config_file.VARIANTS)
@@ -212,5 +227,5 @@ def test_refusals_of_codes(tokenizer):
     magvit.FutureVideoTask(c, about)
   c = config()
   c.data.pipeline = "video_codes"
-  with pytest.raises(checks.InputError, match="the codes' tokenizer is not given or is to be"):
+  with pytest.raises(checks.InputError, match="the codes' tokenizer is not given; give"):
     magvit.FutureVideoTask(c, about)

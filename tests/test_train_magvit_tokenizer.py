@@ -52,6 +52,9 @@ def test_published_variant_is_the_public_network():
   wanted = {"channels": 128, "multipliers": (1, 2, 2, 4), "num_blocks": 4, "bits": 18, "groups": 32}
   assert {name: getattr(task.tokenizer, name) for name in wanted} == wanted
   assert task.tokenizer.strides == (4, 8) and task.discriminator.channels == 64
+  config = config_file.get_config("published")
+  config.model.dtype = "bfloat16"
+  assert magvit_tokenizer.VideoTokenizerTask(config).discriminator.dtype == jnp.bfloat16
 
 
 def test_refusals():

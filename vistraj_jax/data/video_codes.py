@@ -148,8 +148,7 @@ def load(cfg, split, model):
   Args:
     cfg: config.data: `root`, the folder that launch.tokenize wrote; `past` and `future`, frames.
     split: "train", "val" or "test".
-    model: config.model; if its `tokenizer_fingerprint` is not "", the codes must be that
-      tokenizer's.
+    model: config.model; not read.
 
   Returns:
     `Codes`.
@@ -157,16 +156,14 @@ def load(cfg, split, model):
   Raises:
     InputError: missing or damaged files, codes of another tokenizer or of other windows.
   """
+  del model
   root = cfg["root"]
   header = read_header(root)
-  wanted = {"past": cfg["past"], "future": cfg["future"]}
-  if fingerprint := model.get("tokenizer_fingerprint", ""):
-    wanted["tokenizer"] = fingerprint
-  for name, value in wanted.items():
+  for name in ("past", "future"):
     checks.require(
-      header[name] == value,
-      f"{root}: codes with {name} {header[name]!r}, wanted {value!r}; make codes of these videos "
-      "again with `python -m launch.tokenize`, or give the tokenizer and the windows they have.",
+      header[name] == cfg[name],
+      f"{root}: codes with {name} {header[name]!r}, wanted {cfg[name]!r}; make codes of these "
+      f"videos again with `python -m launch.tokenize`, or set config.data.{name}={header[name]}.",
     )
   paths = records.find_shards(root, NAME, split)
   source = records.TFRecordSource(paths)

@@ -11,7 +11,6 @@ import numpy as np
 from vistraj_jax.core import checks
 
 STABLE = 2048  # clips
-SIDE = 224  # px that the feature network wants
 _TINY = 1e-10  # singular values below stay as they are
 
 
@@ -44,32 +43,6 @@ def summary(truth, predicted):
   """Returns {"frechet_distance", "n": clips of the smaller set, "stable": whether n is enough}."""
   n = min(len(truth), len(predicted))
   return {"frechet_distance": distance(truth, predicted), "n": n, "stable": n >= STABLE}
-
-
-def preprocess(video, side=SIDE):
-  """Frames as the feature network of FVD wants them.
-
-  Args:
-    video: uint8 [B, T, H, W, 3].
-    side: px.
-
-  Returns:
-    float32 [B, T, side, side, 3] in -1..1, resized bilinearly from half-pixel centres, without
-    smoothing where it shrinks.
-  """
-  x = np.asarray(video, np.float32)
-  for axis in (2, 3):
-    low, high, share = _neighbours(x.shape[axis], side)
-    share = share.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
-    x = np.take(x, low, axis) * (1 - share) + np.take(x, high, axis) * share
-  return 2 * x / 255 - 1
-
-
-def _neighbours(size, wanted):
-  """Returns (lower neighbour, upper neighbour, share of the upper) of each wanted pixel."""
-  at = np.clip((np.arange(wanted) + 0.5) * size / wanted - 0.5, 0, size - 1)
-  low = np.floor(at).astype(int)
-  return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)
 
 
 def _square_root(matrix):

@@ -61,6 +61,13 @@ class FutureVideoTask(base.Task):
     self.allow_worse_than_black = model.tokenizer.allow_worse_than_black
     fingerprint = ""
     if self.checkpoint:
+      runs = config.phases if config.run == "all" else (config.run,)
+      checks.require(
+        TOKENIZER_PHASE not in runs,
+        f"config.model.tokenizer.checkpoint: {self.checkpoint} received, but the phase "
+        f"{TOKENIZER_PHASE!r} would train another tokenizer; add --config.run=predictor "
+        "--config.phases.predictor.start_from=init.",
+      )
       found = frozen.load(self.checkpoint, model.tokenizer.dtype)
       self.tokenizer, fingerprint = found.tokenizer, found.fingerprint
     else:
@@ -70,7 +77,7 @@ class FutureVideoTask(base.Task):
         "config.model.tokenizer.checkpoint: '' and no phase 'tokenizer', so the tokenizer would "
         "stay random; give weights of `launch.convert magvit_tokenizer` or of a run.",
       )
-    if TOKENIZER_PHASE in config.phases:
+    if TOKENIZER_PHASE in config.phases and not self.checkpoint:
       settings = {"model": model.tokenizer, "loss": self.weights.pop("tokenizer")}
       self.tokenizing = VideoTokenizerTask(
         types.SimpleNamespace(**settings, data=data, parallel=config.parallel)
@@ -340,12 +347,10 @@ _KNOWN = ("foreground", "centre", "centre_valid")
 def _check_codes(config, data_set, fingerprint, grid):
   """Raises InputError unless codes alone are enough, and are those of the tokenizer."""
   model, root = config.model, config.data.root
-  runs = config.phases if config.run == "all" else (config.run,)
   checks.require(
-    fingerprint and TOKENIZER_PHASE not in runs,
-    "config.data.pipeline: 'video_codes' received, but the codes' tokenizer is not given or is to "
-    "be trained; give config.model.tokenizer.checkpoint, and a config without phase 'tokenizer' "
-    "(--config=configs/magvit.py:full,codes).",
+    fingerprint,
+    "config.data.pipeline: 'video_codes' received, but the codes' tokenizer is not given; give "
+    "config.model.tokenizer.checkpoint, with --config=configs/magvit.py:full,codes.",
   )
   found = data_set["train"]
   checks.require(
@@ -385,5 +390,11 @@ def _predictor(model, tokenizer, grid):
   transformer["max_grid"] = (2 * frames, *sides)
   transformer["num_positions"] = 2 * math.prod(grid)
   transformer["causal"] = model.head == "autoregressive"
-  num_bits = math.ceil(math.log2(tokenizer.num_codes))
+  num_codes = tokenizer.num_codes
+  checks.require(
+    num_codes & (num_codes - 1) == 0,
+    f"config.model.head: {model.head!r} received; heads over codes draw any code of some bits, but "
+    f"the tokenizer has {num_codes:,} codes, which is no power of two; set config.model.head=mse.",
+  )
+  num_bits = num_codes.bit_length() - 1
   return tokens.TokenModel(num_bits, transformer, model.token_head, model.first_bits)

@@ -57,7 +57,9 @@ class VideoTokenizerTask(base.Task):
     self.discriminator = None
     if self.weights["adversarial"]:
       axis = "data" if config.parallel == "pmap" else None
-      self.discriminator = discriminator.PatchDiscriminator(config.model.patch_channels, axis)
+      self.discriminator = discriminator.PatchDiscriminator(
+        config.model.patch_channels, axis, jnp.dtype(config.model.dtype)
+      )
 
   def init(self, rng):
     """-> {"params": {"tokenizer": ..., and "discriminator": ...}, and its collections}."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vistraj_jax.core import checks
 
 
-def next_frame_nats(model, params, codes, keys=None, seen=None, smoothing=0.0):
+def next_frame_nats(model, params, codes, keys=None, seen=None):
   """-log p of every frame but the first, given the frames before.
 
   Args:
@@ -20,7 +20,6 @@ def next_frame_nats(model, params, codes, keys=None, seen=None, smoothing=0.0):
     codes: int [B, T, H, W].
     keys: dropout keys of the rows, or None.
     seen: codes [B, T, H, W] to condition on instead, for example with `tokens.flip_bits`.
-    smoothing: see `TokenModel.nats`.
 
   Returns:
     float32 [B, T - 1, H, W], nats.
@@ -29,7 +28,7 @@ def next_frame_nats(model, params, codes, keys=None, seen=None, smoothing=0.0):
   condition = codes if seen is None else seen
   variables = {"params": params}
   context = model.apply(variables, condition[:, :-1], keys=keys, method="context")
-  return model.apply(variables, context, codes[:, 1:], smoothing, method="nats")
+  return model.apply(variables, context, codes[:, 1:], method="nats")
 
 
 def generate(model, params, past, frames, rng, sampling=None):

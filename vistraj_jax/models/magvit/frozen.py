@@ -49,6 +49,12 @@ def make(config, dtype="float32"):
     InputError: a setting that is not allowed.
   """
   kind, names = _FIELDS[checks.choice("config.model.kind", config["kind"], _FIELDS)]
+  missing = [name for name in names if name not in config]
+  checks.require(
+    not missing,
+    f"config.model.kind: {config['kind']!r} received without its settings {missing}, which come "
+    "with the weights of a finished tokenizer only; give config.model.tokenizer.checkpoint.",
+  )
   dtype = jnp.dtype(checks.choice("config.model.dtype", dtype, _DTYPES))
   return kind(**{name: config[name] for name in names}, dtype=dtype)
 

@@ -5,7 +5,6 @@ has. A motion vector of a video backbone may speak to every token.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks
@@ -100,18 +99,3 @@ def to_decode(predicted, head, how, quantized=None):
   if checks.choice("config.eval.decode_input", how, DECODE_INPUTS) == "hard":
     return (quantized or quantize.signs)(predicted)
   return jnp.tanh(predicted / 2) if head == "bits" else predicted
-
-
-def window(latents, count):
-  """Returns the last `count` latent frames, the past that predicts as many.
-
-  Raises:
-    InputError: fewer frames are there.
-  """
-  have = latents.shape[1]
-  checks.require(
-    have >= count,
-    f"past: {have} latent frames for a prediction of {count}; the windows of past and future are "
-    "equally long: give a longer past or predict fewer frames (config.data.future).",
-  )
-  return jax.lax.slice_in_dim(latents, have - count, have, axis=1)

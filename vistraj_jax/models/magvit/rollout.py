@@ -42,8 +42,13 @@ def roll_out(predict, past, windows, rng, renew=None):
 
 
 def through_pixels(encode, decode):
-  """Returns the function window -> window that decodes and encodes again; see `roll_out`."""
-  return lambda window: encode(decode(window))
+  """Returns the function window -> window that decodes and encodes again; see `roll_out`.
+
+  Args:
+    encode: function of uint8 video -> window.
+    decode: function of a window -> video in 0..1.
+  """
+  return lambda window: encode(jnp.round(255 * decode(window)).astype(jnp.uint8))
 
 
 def several(generate, rng, count):

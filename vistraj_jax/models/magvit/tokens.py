@@ -85,13 +85,12 @@ class TokenModel(nn.Module):
       x = jnp.where(hidden[..., None], self.mask_token.astype(x.dtype), x)
     return self.trunk(x, keys, cache, start, room)
 
-  def nats(self, context, codes, smoothing=0.0):
+  def nats(self, context, codes):
     """Cost of codes.
 
     Args:
       context: [B, T, H, W, width].
       codes: int [B, T, H, W].
-      smoothing: share of every target that is spread evenly over all classes.
 
     Returns:
       -log p [B, T, H, W] in nats, float32.
@@ -99,10 +98,10 @@ class TokenModel(nn.Module):
     if self.head == "bits":
       p = _two(self.bit_logits(context))
       wanted = (quantize.index_to_bits(codes, self.bits) > 0).astype(jnp.int32)
-      return _nats(p, wanted, smoothing).sum(-1)
+      return _nats(p, wanted).sum(-1)
     first, rest = quantize.split_index(codes, self.first_bits)
-    of_first = _nats(self.first_logits(context), first, smoothing)
-    return of_first + _nats(self._rest(context, first), rest, smoothing)
+    of_first = _nats(self.first_logits(context), first)
+    return of_first + _nats(self._rest(context, first), rest)
 
   def sample(self, context, rng, temperature=1.0, top_k=0, top_p=1.0):
     """Draws codes.
@@ -167,7 +166,6 @@ def _two(logits):
   return jnp.stack([jnp.zeros_like(logits), logits], -1)
 
 
-def _nats(logits, target, smoothing):
+def _nats(logits, target):
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-  right = jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
-  return -(1 - smoothing) * right - smoothing * log_p.mean(-1)
+  return -jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
