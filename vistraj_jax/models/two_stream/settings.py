@@ -92,10 +92,14 @@ def shapes(net):
 def load(path):
   """Returns (network, variables, config.model) of a training run or weights file.
 
+  Of a policy's file they are those of its encoder.
+
   Raises:
     InputError: nothing trained is there, or another system's weights.
   """
   variables, model = trained.load_variables(path)
+  if "readout" in model:  # as `policy.Policy.save` writes it
+    variables, model = {"params": variables["params"]["encoder"]}, model["model"]
   checks.require(
     "m_channels" in model,
     f"{path}: weights of another system; a run of configs/two_stream.py is wanted.",
