@@ -36,7 +36,8 @@ NOTE = (
   "encoder at gap {gap}, on videos the heads have not seen: of the change of position (of an end "
   "effector or of all joints of a hand) by every kind of probe; of an end effector's rotation and "
   "gripper command, where they are known, by one. The three are never pooled: the command, -1 or "
-  "1, would outweigh the rest. Other readouts are in probe.json of every run. Policy MSE: of "
+  "1, would outweigh the rest. Linear and mlp probes read {readout} unless the column says "
+  "otherwise; further readouts are in probe.json of every run. Policy MSE: of "
   "actions held out, over all their numbers, the gripper's among them. The networks differ in "
   "what they compute, see the second table. Its losses cannot be compared between all rows: that "
   "of VideoMAE is of masked patches, that of two decoders the mean of both. Nor can its image "
@@ -84,7 +85,7 @@ def report(args):
   costs = {row["label"]: _cost(_workdir(args, row, args.seeds[0])) for row in rows}
   bars = [{"run": label, "metric": metrics} for label, metrics in found.items()]
   transfer, pretraining = _transfer_table(found), _pretraining_table(found, costs)
-  note = NOTE.format(seeds=len(args.seeds), gap=args.gap)
+  note = NOTE.format(seeds=len(args.seeds), gap=args.gap, readout=_READOUT)
   if args.episodes:
     note = f"{note} {ACTED.format(episodes=args.episodes)}"
   text = "\n\n".join(
@@ -194,15 +195,16 @@ def r2(scores):
   chosen = {}
   for name in sorted(scores, key=lambda name: name.split()[1] != _READOUT):
     chosen.setdefault(name.split()[0], name)
+  shown = {name: name.removesuffix(f" {_READOUT}").removesuffix(" patches") for name in scores}
   # Without groups of an end effector all of the target are positions.
   found = {
-    f"R2 position, {name}": scores[name].get("r2/position", scores[name]["r2"])
+    f"R2 position, {shown[name]}": scores[name].get("r2/position", scores[name]["r2"])
     for name in sorted(chosen.values(), key=list(scores).index)
   }
   name = next(chosen[kind] for kind in _STRONGEST if kind in chosen)
   for group in ("rotation", "gripper"):
     if scores[name].get(f"r2/{group}") is not None:  # None where the target does not vary
-      found[f"R2 {group}, {name}"] = scores[name][f"r2/{group}"]
+      found[f"R2 {group}, {shown[name]}"] = scores[name][f"r2/{group}"]
   return found
 
 

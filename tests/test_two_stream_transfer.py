@@ -329,8 +329,8 @@ def test_report(folder, tmp_path, monkeypatch, capsys):
   found = json.loads((tmp_path / "out" / "report.json").read_text())
   assert found["runs"]["A"]["loss"] == [0.1, 0.16]
   random, mean = (found["runs"][name] for name in ("random weights", "mean action"))
-  names = [f"linear {MAIN}", f"mlp {MAIN}", "attentive patches"]
-  columns = [*(f"R2 position, {name}" for name in names), f"R2 rotation, mlp {MAIN}"]
+  columns = [f"R2 position, {name}" for name in ("linear", "mlp", "attentive")]
+  columns.append("R2 rotation, mlp")
   assert [name for name in random if name.startswith("R2")] == columns
   assert random[columns[0]] == [0.1, 0.1] and mean[columns[2]] == [-0.01, -0.01]
   assert found["runs"]["B"]["PSNR of copy"] == [25.0, 25.0]
