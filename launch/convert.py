@@ -33,9 +33,9 @@ update of a run as a folder in the public adapter format.
 
 two_stream
 --to weights reads checkpoints of the two-stream predictor, its single-stream and masked baselines,
-its later version with a decoder a stream, and policies on it. --variant names the variant of
-configs/two_stream.py it was trained as: what tensors cannot say, such as the source of P, is taken
-from there. --to torch writes the same layouts.
+its later version with a decoder a stream, and policies on it, which become files as launch.policy
+writes them. --variant names the variant of configs/two_stream.py it was trained as: what tensors
+cannot say, such as the source of P, is taken from there. --to torch writes the same layouts.
 
 xmem
 --to weights reads the public checkpoints, also those for a single object (their value encoder gets

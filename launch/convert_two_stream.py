@@ -11,6 +11,7 @@ _VARIANTS = {
   "videomae": "videomae",
 }
 _CHANNELS_PER_HEAD = 64  # in the original
+_READOUT = "fused_patch_mean"  # of the original's policies
 
 
 def run(args):
@@ -39,9 +40,12 @@ def _to_weights(args):
   print(f"{args.checkpoint}: state dict {place}; {_summary(variables, model)}")
   if dropped:
     print(f"left out, for this variant has no such part: {len(dropped)} tensors, {dropped[0]}, ...")
-  statistics = variables.get(trained.STATISTICS)
-  tree = variables["params"] | ({trained.STATISTICS: statistics} if statistics else {})
-  weights.save_weights(args.out, tree, args.system, model)
+  if layout == "policy":
+    _policy(variables["params"], model).save(args.out, model)
+  else:
+    statistics = variables.get(trained.STATISTICS)
+    tree = variables["params"] | ({trained.STATISTICS: statistics} if statistics else {})
+    weights.save_weights(args.out, tree, args.system, model)
   print(f"written: {args.out}")
   return 0
 
@@ -55,6 +59,8 @@ def _to_torch(args):
     "--variant, --num_heads: our weights say what they are; leave the options out.",
   )
   variables, model = trained.load_variables(args.checkpoint)
+  if "readout" in model:
+    variables, model = _unfolded(variables["params"], model, args.checkpoint)
   layout = two_stream.layout_of(variables["params"], model)
   checkpoint = two_stream.to_torch(variables, layout, args.checkpoint)
   print(f"{args.checkpoint}: {_summary(variables, model)}")
@@ -62,6 +68,32 @@ def _to_torch(args):
   count = len(checkpoint["model_state_dict"])
   print(f"written: {args.out} ({count} tensors under 'model_state_dict')")
   return 0
+
+
+def _policy(params, model):
+  """Returns the `policy.Policy` of {"encoder", "fusion", "head"}; its actions are the head's."""
+  from vistraj_jax.models.two_stream import policy, settings
+
+  params = dict(params)
+  head_params = params.pop("head")
+  head = policy.ActionHead(actions=head_params["out"]["bias"].shape[0])
+  return policy.Policy(settings.make(model), {"params": params}, head, head_params, _READOUT)
+
+
+def _unfolded(arrays, config, where):
+  """Returns (variables, config.model) as the original has them, of a file of `Policy.save`.
+
+  The original's head gives actions in their own units, so ours takes mean and scale in.
+  """
+  model = config["model"]
+  checks.require(
+    config["readout"] == _READOUT and model["streams"] == "two",
+    f"{where}: a policy of streams={model['streams']!r} that reads {config['readout']!r}; the "
+    f"original layout has only that of two streams that reads {_READOUT!r}.",
+  )
+  out, scale = arrays["head"]["out"], arrays["scale"]
+  out = {"kernel": out["kernel"] * scale, "bias": out["bias"] * scale + arrays["mean"]}
+  return {"params": {**arrays["encoder"], "head": {**arrays["head"], "out": out}}}, model
 
 
 def _settings(args, found, layout):

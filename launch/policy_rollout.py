@@ -62,13 +62,19 @@ def run(path, args):
 
 
 def _worlds(path, about, source):
-  """Returns the environments of the tasks that a policy has learned."""
+  """Returns the environments of the tasks that a policy has learned, seen by its camera."""
+  import dataclasses
   import pathlib
 
   from vistraj_jax.core import checks
   from vistraj_jax.prepare import embedded
-  from vistraj_jax.prepare.world import manipulation_libero
+  from vistraj_jax.prepare.world import manipulation, manipulation_libero
 
+  checks.require(
+    about.get("instructions"),
+    f"{path}: does not say which tasks it has learned, nor at which rate (what launch.convert has "
+    "made of another project's policy does not); only policies of launch.policy train act here.",
+  )
   folder = embedded.demonstrations("libero") if source == "embedded" else pathlib.Path(source)
   files = sorted(folder.rglob("*.hdf5"))
   checks.require(
@@ -82,7 +88,11 @@ def _worlds(path, about, source):
     f"--source: {folder} has the tasks {list(known)[:2]} and so on, not {missing[:1]}, which "
     f"{path} has learned; give the folder that its demonstrations were made of.",
   )
-  worlds = [known[task] for task in about["instructions"]]
+  camera = about.get("camera") or manipulation.CAMERAS[0]  # where none was noted, it was this one
+  worlds = [
+    manipulation.Environment(dataclasses.replace(known[task].settings, camera=camera))
+    for task in about["instructions"]
+  ]
   rate = worlds[0].settings.rate
   checks.require(
     abs(rate - about["frame_rate"]) < 0.01,

@@ -49,6 +49,7 @@ def train(args):
     "weights": args.weights,
     "unfrozen": args.unfrozen,
     "frame_rate": sources[0].fps,
+    "camera": sources[0].camera,
     "instructions": sorted(set(parts[0].instruction.tolist())),
   }
   held = parts[1]

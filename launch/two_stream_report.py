@@ -22,17 +22,31 @@ LABELS = {
 }
 RANDOM = "random weights"
 _MEAN = ("mean_action", "mean_action")
-_PRETRAINING = {"loss": "loss/val", "MSE": "mse/val", "PSNR": "psnr/val", "SSIM": "ssim/val"}
+_PRETRAINING = {
+  "loss": "loss/val",
+  "MSE": "mse/val",
+  "PSNR": "psnr/val",
+  "PSNR of copy": "psnr/copy",
+  "SSIM": "ssim/val",
+}
+_READOUT = "patch_mean_concat"  # of linear and mlp probes in the table, where it was probed
+_STRONGEST = ("mlp", "attentive", "linear")
 NOTE = (
-  "Mean over {seeds} seed(s), with the standard deviation over them. R2 of linear and attentive "
-  "probes of the frozen encoder at gap {gap}, on videos the heads have not seen; errors of actions "
-  "held out, in their own units. The networks differ in "
+  "Mean over {seeds} seed(s), with the standard deviation over them. R2 of probes of the frozen "
+  "encoder at gap {gap}, on videos the heads have not seen: of the change of position (of an end "
+  "effector or of all joints of a hand) by every kind of probe; of an end effector's rotation and "
+  "gripper command, where they are known, by one. The three are never pooled: the command, -1 or "
+  "1, would outweigh the rest. Linear and mlp probes read {readout} unless the column says "
+  "otherwise; further readouts are in probe.json of every run. Policy MSE: of "
+  "actions held out, over all their numbers, the gripper's among them. The networks differ in "
   "what they compute, see the second table. Its losses cannot be compared between all rows: that "
-  "of VideoMAE is of masked patches, that of two decoders the mean of both. With M of four "
+  "of VideoMAE is of masked patches, that of two decoders the mean of both. Nor can its image "
+  "scores where rows draw other gaps, as v6 does: the PSNR of copying img_t on a row's own pairs "
+  "stands beside; the rows of copy and img_t + M are of the first row's pairs. With M of four "
   "channels img_t + M is the frame to be predicted."
 )
 ACTED = "Success is of {episodes} episodes a seed."
-_DIGITS = (("loss", 5), ("MSE", 5), ("PSNR", 2), ("SSIM", 4))
+_DIGITS = (("loss", 5), ("MSE", 5), ("PSNR", 2), ("PSNR of copy", 2), ("SSIM", 4))
 
 
 def add_arguments(parser):
@@ -71,7 +85,7 @@ def report(args):
   costs = {row["label"]: _cost(_workdir(args, row, args.seeds[0])) for row in rows}
   bars = [{"run": label, "metric": metrics} for label, metrics in found.items()]
   transfer, pretraining = _transfer_table(found), _pretraining_table(found, costs)
-  note = NOTE.format(seeds=len(args.seeds), gap=args.gap)
+  note = NOTE.format(seeds=len(args.seeds), gap=args.gap, readout=_READOUT)
   if args.episodes:
     note = f"{note} {ACTED.format(episodes=args.episodes)}"
   text = "\n\n".join(
@@ -148,11 +162,12 @@ def _run(row, seed, is_first, words, args):
   learned, acted = _policy("pretrained", workdir / "policy", workdir, common, words, label, args)
   metrics = grid.best_metrics(workdir)
   own = {name: metrics[key] for name, key in _PRETRAINING.items() if key in metrics}
-  own |= _r2(scores["trained"]) | _transferred(learned, acted, "policy", "policy")
+  own |= r2(scores["trained"]) | _transferred(learned, acted, "policy", "policy")
   if not is_first:
     return own, {}
+  mean = r2(dict.fromkeys(scores["trained"], scores["mean_action"]))  # one, whatever the probe
   others = {
-    "mean action": {**_r2({"": scores["mean_action"]}), **_transferred(learned, acted, *_MEAN)},
+    "mean action": {**mean, **_transferred(learned, acted, *_MEAN)},
     "copy last action": {"policy MSE": learned["scores"]["copy_last_action"]["mse"]},
   }
   if acted:
@@ -162,12 +177,35 @@ def _run(row, seed, is_first, words, args):
     named = {"PSNR": f"psnr/{key}", "SSIM": f"ssim/{key}", "MSE": f"mse/{key}"}
     others[label_of] = {name: metrics[k] for name, k in named.items() if k in metrics}
   learned, acted = _policy("random", workdir / "random", workdir, common, words, label, args)
-  control = _r2(scores["random"]) | _transferred(learned, acted, "policy", "policy")
+  control = r2(scores["random"]) | _transferred(learned, acted, "policy", "policy")
   return own, {RANDOM: control, **others}
 
 
-def _r2(scores):
-  return {f"R2 {name}".strip(): one["r2"] for name, one in scores.items()}
+def r2(scores):
+  """Chooses the R2 of the table.
+
+  Args:
+    scores: {"kind readout": scores} of one encoder in probe.json, with "r2", pooled over the
+      target, and "r2/NAME" of its groups: position, rotation and gripper, or a hand's joints.
+
+  Returns:
+    {column: R2}: position (all joints of a hand) by every kind of probe, linear and mlp of one
+    readout; then rotation and gripper, where they are, by one kind: see `_STRONGEST`.
+  """
+  chosen = {}
+  for name in sorted(scores, key=lambda name: name.split()[1] != _READOUT):
+    chosen.setdefault(name.split()[0], name)
+  shown = {name: name.removesuffix(f" {_READOUT}").removesuffix(" patches") for name in scores}
+  # Without groups of an end effector all of the target are positions.
+  found = {
+    f"R2 position, {shown[name]}": scores[name].get("r2/position", scores[name]["r2"])
+    for name in sorted(chosen.values(), key=list(scores).index)
+  }
+  name = next(chosen[kind] for kind in _STRONGEST if kind in chosen)
+  for group in ("rotation", "gripper"):
+    if scores[name].get(f"r2/{group}") is not None:  # None where the target does not vary
+      found[f"R2 {group}, {shown[name]}"] = scores[name][f"r2/{group}"]
+  return found
 
 
 def _transferred(learned, acted, offline, closed):
@@ -223,10 +261,9 @@ def _transfer_table(found):
   has_acted = any("success" in one for one in found.values())
   rows = [["run", "", *probes, "policy MSE", *(["success (%)"] if has_acted else [])]]
   for label, one in found.items():
-    if not one.keys() & {*probes, "policy MSE", "success", "R2"}:
+    if not one.keys() & {*probes, "policy MSE", "success"}:
       continue
-    # The mean action has one R2, whatever the readout.
-    cells = [grid.cell(one.get(name, one.get("R2")), 3) for name in probes]
+    cells = [grid.cell(one.get(name), 3) for name in probes]
     cells.append(grid.cell(one.get("policy MSE"), 4))
     if has_acted:
       cells.append(grid.cell([100 * value for value in one.get("success", [])], 0))
@@ -235,7 +272,7 @@ def _transfer_table(found):
 
 
 def _pretraining_table(found, costs):
-  rows = [["run", "", "loss", "MSE", "PSNR (dB)", "SSIM"]]
+  rows = [["run", "", "loss", "MSE", "PSNR (dB)", "of copy (dB)", "SSIM"]]
   rows[0] += ["parameters", "of the encoder", "GMAC", "of the encoder", "s/step", "pairs/step"]
   for label, one in found.items():
     if label not in costs and "PSNR" not in one:

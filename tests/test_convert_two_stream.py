@@ -11,7 +11,7 @@ from configs import two_stream as config_file
 from launch import convert, train
 from vistraj_jax.convert import read_torch, write_torch
 from vistraj_jax.core import checks, trained, weights
-from vistraj_jax.models.two_stream import settings
+from vistraj_jax.models.two_stream import policy, settings
 from vistraj_jax.tasks import two_stream as task_lib
 from vistraj_jax.train import checkpoint
 
@@ -53,12 +53,33 @@ def test_there_and_back(name, tmp_path, capsys):
   for key, value in back.items():
     if not key.endswith("_tracked"):
       np.testing.assert_array_equal(value, want[key], err_msg=key)
-  _, model = trained.load(tmp_path / "w.safetensors")
+  _, _, model = settings.load(tmp_path / "w.safetensors")
   assert model["embed_dim"] == want_width(case) and model["image_size"] in (64, 96, 224)
 
 
 def want_width(case):
   return case.config.get("embed_dim", case.config.get("enc_dim"))
+
+
+def test_a_policy_and_its_units(tmp_path):
+  """It loads as a policy; back in the original layout the head itself gives the units."""
+  case = _checkpoint(tmp_path / "in.pt", "libero_policy")
+  path, out = tmp_path / "w.safetensors", tmp_path / "out.pt"
+  there = ["two_stream", "--num_heads", "3", "--checkpoint", str(tmp_path / "in.pt")]
+  convert.main([*there, "--out", str(path)])
+  robot = policy.load(path, actions=7)
+  assert robot.readout == "fused_patch_mean"
+  arrays, system, config = weights.load_weights(path)
+  arrays["mean"], arrays["scale"] = np.arange(7, dtype=np.float32), np.full(7, 2, np.float32)
+  weights.save_weights(path, arrays, system, config)
+  back = ["two_stream", "--to", "torch", "--checkpoint", str(path), "--out", str(out)]
+  convert.main(back)
+  state, want = read_torch.read_checkpoint(out)["model_state_dict"], case.checkpoint()
+  name = "action_head.mlp.8"
+  np.testing.assert_array_equal(state[f"{name}.weight"], 2 * want[f"{name}.weight"])
+  np.testing.assert_allclose(state[f"{name}.bias"], 2 * want[f"{name}.bias"] + np.arange(7), 1e-6)
+  weights.save_weights(path, arrays, system, {**config, "readout": "patch_mean_concat"})
+  _refuse(back, "a policy of streams='two' that reads 'patch_mean_concat'; the original layout has")
 
 
 @pytest.mark.slow

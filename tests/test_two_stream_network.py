@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,9 @@ import two_stream_cases as cases
 
 from configs import two_stream as config_file
 from vistraj_jax.core import checks, weights
-from vistraj_jax.models.two_stream import baselines, decoders, network, policy, settings
+from vistraj_jax.models.two_stream import baselines, decoders, network, policy, settings, streams
 from vistraj_jax.nn import dropout, initializers
+from vistraj_jax.tasks import two_stream as task_lib
 
 pytestmark = pytest.mark.slow  # minutes on 2 cores; `make test-slow`
 
@@ -150,6 +152,54 @@ def test_masks_hide_patches():
   )
 
 
+def test_hidden_patches_stay_hidden():
+  """Neither a full exchange nor a readout sees what the stream with fewer patches leaves out."""
+
+  class Exchange(streams.TwoStreamViT):
+    @nn.compact
+    def __call__(self, x, key_mask):
+      return self._exchange(0, x, key_mask)
+
+  model = Exchange(**TINY, exchange="full")
+  x = np.random.default_rng(0).normal(size=(2, 1, 5, 16)).astype(np.float32)
+  key_mask = np.ones((2, 1, 5), bool)
+  key_mask[1, 0, 3:] = False
+  moved = np.where(key_mask[..., None], x, x + 1)
+  params = model.init(jax.random.PRNGKey(0), x, key_mask)
+  a, b = (np.asarray(model.apply(params, y, key_mask))[key_mask] for y in (x, moved))
+  np.testing.assert_allclose(a, b, atol=1e-6)
+  encoding = network.Encoding(x[0], x[1], {}, visible=key_mask[:, :, 1:])
+  means = network.readout(encoding, "patch_mean_concat")[0]
+  np.testing.assert_allclose(means[:16], x[0, 0, 1:].mean(0), atol=1e-6)
+  np.testing.assert_allclose(means[16:], x[1, 0, 1:3].mean(0), atol=1e-6)
+
+
+def test_fused_attention_on_gpus(monkeypatch):
+  """ "auto" is cuDNN's kernel in half precision on a GPU, but not over two CLS or masked keys."""
+  asked = []
+  plain = jax.nn.dot_product_attention
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(
+    jax.nn,
+    "dot_product_attention",
+    lambda *x, implementation, **more: asked.append(implementation) or plain(*x, **more),
+  )
+  image = jnp.zeros((1, 32, 32, 3))
+  for dtype, masked, wanted in (
+    (jnp.bfloat16, 0.0, {"cudnn", "xla"}),
+    (jnp.bfloat16, 0.25, {"xla"}),
+    (jnp.float32, 0.0, {"xla"}),
+  ):
+    asked.clear()
+    vit = {**TINY, "mask_ratio_p": masked}
+    decoding = {"kind": "per_stream_patch"}
+    model = network.TwoStreamPredictor(image_size=32, vit=vit, decoding=decoding, dtype=dtype)
+    keys = dropout.row_keys(jax.random.PRNGKey(0), jnp.arange(1))
+    encode = functools.partial(model.init, keys=keys, method="encode")
+    jax.eval_shape(encode, jax.random.PRNGKey(0), image, image)
+    assert set(asked) == wanted
+
+
 def test_dropout_follows_the_row():
   """Rows draw by their place in the global batch, so halves of a batch give the same."""
   model = _model(block={"dropout": 0.5, "attn_dropout": 0.2})
@@ -225,6 +275,24 @@ def test_first_values_are_torch_like():
 def test_wrong_settings(changes, sentence):
   with pytest.raises(checks.InputError, match=sentence):
     jax.eval_shape(_model(**changes).init, jax.random.PRNGKey(0), *_pair())
+
+
+@pytest.mark.parametrize(
+  "variant, changes, sentence",
+  [
+    ("videomae", {"videomae.mask_ratio": 0.0}, r"mask_ratio: 0.0 received; of 16 patches"),
+    ("videomae", {"videomae.mask_ratio": 1.0}, r"1.0 received; .* give 0.0625 to below 1"),
+    ("single_stream", {"m_channels": "luma3"}, "m_channels: 'luma3' received, but only stre"),
+    ("videomae", {"p_source": "future"}, "p_source: 'future' .* leave it at 'current'"),
+    ("base", {"fusion": "shared"}, r"pattern 'fusion/fc_cls/.\*', a layer that only streams='two'"),
+    ("base", {"decoder.kind": "per_stream_patch"}, r'groups=.\(\("\.\*", "all"\),\)'),
+  ],
+)
+def test_settings_that_do_not_fit(variant, changes, sentence):
+  config = config_file.get_config(f"{variant},small")
+  config.model.update_from_flattened_dict(changes)
+  with pytest.raises(checks.InputError, match=sentence):
+    jax.eval_shape(task_lib.TwoStreamTask(config).init, jax.random.PRNGKey(0))
 
 
 def test_wrong_sizes():

@@ -10,14 +10,25 @@ import pytest
 import two_stream_data
 
 from configs import two_stream as config_file
-from launch import grid, policy, policy_training, probe, report, two_stream_features
+from launch import (
+  grid,
+  policy,
+  policy_rollout,
+  policy_training,
+  probe,
+  report,
+  two_stream_features,
+  two_stream_report,
+)
 from vistraj_jax.core import checks, weights
 from vistraj_jax.data import two_stream, two_stream_actions
 from vistraj_jax.models.two_stream import policy as policies
 from vistraj_jax.models.two_stream import settings
 from vistraj_jax.prepare.world import manipulation, manipulation_libero, manipulation_writer
+from vistraj_jax.viz import ablation
 
 TASK = manipulation.TASKS[0]
+MAIN = "patch_mean_concat"
 
 
 def _config():
@@ -122,6 +133,9 @@ def test_policy(folder, tmp_path, capsys):
   mse = ((np.stack(acts) - steps.action) ** 2).mean()
   assert mse == pytest.approx(found["scores"]["policy"]["mse"], rel=1e-3)
   assert robot.about["instructions"] == ["push"] and robot.about["frame_rate"] == 20
+  assert robot.about["camera"] == found["camera"] == "eye_in_hand"
+  seen = two_stream_features.load_encoder(tmp_path / policy.FILE)  # a policy's file holds one
+  assert seen.params.keys() == robot.arrays["encoder"].keys()
   with pytest.raises(checks.InputError, match="its head gives actions of 7 numbers, 4 are wanted"):
     policies.load(tmp_path / policy.FILE, actions=4)
   with pytest.raises(checks.InputError, match="holds weights of 'two_stream', wanted are 'two_s"):
@@ -202,6 +216,20 @@ def test_closed_loop(folder, demonstrations, tmp_path, capsys):
   assert "scripted expert" in capsys.readouterr().out
 
 
+def test_roll_outs_see_what_was_learned(demonstrations):
+  """Through the camera that the records name; those that name none are of the room's."""
+  known = {"frame_rate": 20.0, "instructions": [TASK]}
+  for camera, about in (
+    ("agentview", known),
+    ("agentview", {**known, "camera": None}),
+    ("eye_in_hand", {**known, "camera": "eye_in_hand"}),
+  ):
+    (world,) = policy_rollout._worlds("x", about, demonstrations)
+    assert world.settings.camera == camera and world.settings.size == 32
+  with pytest.raises(checks.InputError, match="x: does not say which tasks it has learned, nor"):
+    policy_rollout._worlds("x", {}, demonstrations)
+
+
 @pytest.mark.parametrize(
   "about, sentence",
   [
@@ -264,9 +292,10 @@ def _finish(command, calls):
     _write(path / "log.jsonl", row)
     _write(path / "resources.json", {})
   elif module == "launch.probe":
-    scores = {"linear patch_mean_concat": {"r2": 0.5 + number}}
-    mean = {"mean_action": {"r2": -0.01}}
-    gap = {"trained": scores, "random": {"linear patch_mean_concat": {"r2": 0.1}}, **mean}
+    names = [f"{kind} {name}" for kind in ("linear", "mlp") for name in ("cls_mean", MAIN)]
+    of = lambda r2: {"r2": 0.9, "r2/position": r2, "r2/rotation": 0.4, "r2/gripper": None}  # noqa: E731
+    every = lambda r2: dict.fromkeys([*names, "attentive patches"], of(r2))  # noqa: E731
+    gap = {"trained": every(0.5 + number), "random": every(0.1), "mean_action": of(-0.01)}
     _write(path / "probe.json", {"gaps": {"3": gap}})
   elif command[3] == "train":
     names = ("policy", "mean_action", "copy_last_action")
@@ -275,6 +304,13 @@ def _finish(command, calls):
     names = ("policy", "mean_action", "random_actions", "scripted_expert")
     _write(path / "rollout.json", {"success": {name: {"rate": 0.25} for name in names}})
   return argparse.Namespace(returncode=0)
+
+
+def test_r2_of_the_table():
+  """Of a hand all of the target are positions; without the usual readout the first one stands."""
+  hand = {"r2": 0.3, "r2/rightHand": 0.4, "r2/rightThumbTip": 0.2}
+  scores = {"linear cls_mean": hand, "linear m_patch_mean": {**hand, "r2": 0.1}}
+  assert two_stream_report.r2(scores) == {"R2 position, linear cls_mean": 0.3}
 
 
 def test_report(folder, tmp_path, monkeypatch, capsys):
@@ -292,11 +328,16 @@ def test_report(folder, tmp_path, monkeypatch, capsys):
   assert first[3:6] == ["--config=x:A", "--config.x=1", "--config.seed=0"]
   found = json.loads((tmp_path / "out" / "report.json").read_text())
   assert found["runs"]["A"]["loss"] == [0.1, 0.16]
-  assert found["runs"]["random weights"]["R2 linear patch_mean_concat"] == [0.1, 0.1]
+  random, mean = (found["runs"][name] for name in ("random weights", "mean action"))
+  columns = [f"R2 position, {name}" for name in ("linear", "mlp", "attentive")]
+  columns.append("R2 rotation, mlp")
+  assert [name for name in random if name.startswith("R2")] == columns
+  assert random[columns[0]] == [0.1, 0.1] and mean[columns[2]] == [-0.01, -0.01]
+  assert found["runs"]["B"]["PSNR of copy"] == [25.0, 25.0]
   costs = found["costs"]["A"]
   assert costs["parameters"] > costs["encoder_parameters"] > 4000
   assert costs["step_seconds"] == 0.25 and found["instruction"] == "push"
-  bars = json.loads((tmp_path / "out" / "bars.json").read_text())
+  bars = ablation.read_rows(tmp_path / "out" / "bars.json")
   assert {"run": "B", "metric": found["runs"]["B"]} in bars
   text = (tmp_path / "out" / "report.md").read_text()
   for word in ("0.13000 ± 0.04243", "scripted expert", "25 ± 0", "copy last action"):

@@ -73,7 +73,8 @@ def write_motions(root, kind, splits=(("train", 6), ("val", 2)), length=8, fps=2
                 for k in range(count)]  # fmt: skip
     records.write_records(records.shard_path(root, two_stream.NAME, split, 0, 1), payloads)
     statistics[split] = {"lengths": [length] * count, "fps": [fps] * count}
-  (root / two_stream.STATISTICS).write_text(json.dumps({"splits": statistics}))
+  found = {"settings": {"camera": "eye_in_hand"}, "splits": statistics}
+  (root / two_stream.STATISTICS).write_text(json.dumps(found))
   return root
 
 

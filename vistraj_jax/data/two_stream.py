@@ -57,13 +57,14 @@ class Trajectories:
   Attributes:
     lengths: int64 [R], frames of each trajectory.
     fps: frames a second.
+    camera: which camera of the source they are of, as launch.prepare was told; None if unknown.
     damaged: frames that could not be decoded so far, in this process.
   """
 
   def __init__(self, root, split):
     self.where = f"{root}: {NAME}-{split}"
     self._source = records.TFRecordSource(records.find_shards(root, NAME, split))
-    self.lengths, self.fps = _index(root, split, len(self._source))
+    self.lengths, self.fps, self.camera = _index(root, split, len(self._source))
     self.damaged = 0
     self._offsets = {}
 
@@ -244,10 +245,11 @@ def load(cfg, split, model):
 
 
 def _index(root, split, count):
-  """Returns (frames of every trajectory int64 [R], frames a second) from the statistics file."""
+  """Returns (frames of every trajectory int64 [R], frames a second, camera) of the statistics."""
   path = pathlib.Path(root) / STATISTICS
   checks.require(path.is_file(), f"{path}: no such file; prepare the data again.")
-  found = json.loads(path.read_text()).get("splits", {}).get(split, {})
+  statistics = json.loads(path.read_text())
+  found = statistics.get("splits", {}).get(split, {})
   lengths = np.array(found.get("lengths", ()), np.int64)
   checks.require(
     len(lengths) == count,
@@ -260,4 +262,4 @@ def _index(root, split, count):
     f"{root}: split {split!r} mixes frame rates {rates[:4]} Hz, so that a gap would be different "
     "times; prepare each source into a folder of its own.",
   )
-  return lengths, rates[0]
+  return lengths, rates[0], statistics.get("settings", {}).get("camera")

@@ -107,6 +107,14 @@ def attend(q, k, v, key_mask=None, relative=None, causal=False):
   return _in_groups(q, k, v, key_mask, relative, causal)
 
 
+def implementation(dtype, width):
+  """Returns what `jax.nn.dot_product_attention` should run here: "cudnn" on GPUs, else "xla".
+
+  Also "xla" on a GPU where cuDNN does not take the dtype (a name) or the head width.
+  """
+  return "cudnn" if jax.default_backend() == "gpu" and _cudnn_takes(dtype, width) else "xla"
+
+
 def _plain(q, k, v, block, seen):
   if jax.default_backend() == "cpu" and not block and seen is None:
     return _in_groups(q, k, v, None, None, False)
@@ -151,10 +159,8 @@ def _cudnn_takes(dtype, width):
 
 def _fused(q, k, v, mask, causal):
   """cuDNN where it takes the operands."""
-  fits = _cudnn_takes(q.dtype.name, q.shape[-1])
-  return jax.nn.dot_product_attention(
-    q, k, v, mask=mask, is_causal=causal, implementation="cudnn" if fits else "xla"
-  )
+  name = implementation(q.dtype.name, q.shape[-1])
+  return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=name)
 
 
 def _in_groups(q, k, v, key_mask, relative, causal):

@@ -3,14 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from vistraj_jax.core import mean
+from vistraj_jax.core import checks, mean
 from vistraj_jax.losses import video
 from vistraj_jax.metrics import video as scores
 from vistraj_jax.models.two_stream import preprocess, settings
 from vistraj_jax.nn import dropout
 from vistraj_jax.tasks import base
 
-_EVALUATION_MASKS = 0  # seed of the masks in evaluation: the same in every run
+# Seed of the masks in evaluation, which also depend on the row within the batch: the same in every
+# run with one eval_batch_size.
+_EVALUATION_MASKS = 0
+_FUSED_CLS = "fusion/fc_cls/.*"
 
 
 class TwoStreamTask(base.Task):
@@ -33,6 +36,7 @@ class TwoStreamTask(base.Task):
   def __init__(self, config, data_set=None):
     del data_set
     model = config.model
+    _check_groups(config)
     self.is_masked_autoencoder = model.streams == "videomae"
     self.network = settings.make(model, "data" if config.parallel == "pmap" else None)
     self.m_channels = model.m_channels
@@ -143,6 +147,22 @@ def rotated(image, quarters):
   at = lambda condition: condition[:, None, None, None]  # noqa: E731
   image = jnp.where(at(quarters >= 2), image[:, ::-1, ::-1], image)
   return jnp.where(at(quarters % 2 == 1), jnp.swapaxes(image, 1, 2)[:, ::-1], image)
+
+
+def _check_groups(config):
+  """Raises InputError where the fused CLS is to be frozen and the network has none."""
+  model = config.model
+  has_fused_cls = (
+    model.streams == "two" and model.fusion == "separate" and model.decoder.kind == "conv"
+  )
+  for name in config.phases:
+    patterns = [pattern for pattern, _ in config.phases[name].groups]
+    checks.require(
+      has_fused_cls or _FUSED_CLS not in patterns,
+      f"config.phases.{name}.groups: has the pattern {_FUSED_CLS!r}, a layer that only streams="
+      "'two' with fusion='separate' and decoder.kind='conv' has; change the groups too: "
+      f"""--config.phases.{name}.groups='((".*", "all"),)'.""",
+    )
 
 
 def _own(variables):

@@ -102,6 +102,11 @@ class VideoMAE(nn.Module):
 
   def setup(self):
     count, width = self.num_patches, self.decoder_dim
+    checks.require(
+      self.mask_ratio < 1 and int(count * self.mask_ratio) >= 1,
+      f"config.model.videomae.mask_ratio: {self.mask_ratio} received; of {count} patches at least "
+      f"one must be masked and one seen: give {1 / count:.3g} to below 1.",
+    )
     block = lambda heads: {  # noqa: E731
       "num_heads": heads,
       **(self.block or {}),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vistraj_jax.core import checks
-from vistraj_jax.nn import initializers
+from vistraj_jax.nn import attention, initializers
 from vistraj_jax.nn.dropout import dropout
 
 ATTENTION = ("auto", "xla", "cudnn")
@@ -32,7 +32,8 @@ class Block(nn.Module):
     attn_dropout: rate on the attention weights; above 0 it rules fused attention out.
     epsilon: of both layer norms.
     key_bias: whether keys have a bias.
-    attention: "auto", or the implementation of `jax.nn.dot_product_attention`.
+    attention: "xla", "cudnn", or "auto": as `nn.attention.implementation` says, but "xla" where
+      keys are masked (cuDNN's backward pass takes no mask over an odd number of tokens).
     dtype: compute dtype; norms and the softmax are float32.
   """
 
@@ -98,7 +99,9 @@ class Block(nn.Module):
       y = self._explicit(q, k, v, layer, key_mask, keys)
     else:
       mask = None if key_mask is None else key_mask[:, None, None, :]
-      name = None if self.attention == "auto" else self.attention
+      name = self.attention
+      if name == "auto":
+        name = "xla" if mask is not None else attention.implementation(q.dtype.name, q.shape[-1])
       y = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=name)
     return y.reshape(batch, length, width)
 

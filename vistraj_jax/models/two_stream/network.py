@@ -163,7 +163,7 @@ def readout(encoding, kind):
   """Returns one vector a pair, [B, D] or [B, 2 D], float32.
 
   Args:
-    encoding: `Encoding`.
+    encoding: `Encoding`; of masked streams the mean patch is that of the visible ones.
     kind: "patch_mean_concat": mean patch of M, mean patch of P; "cls_concat": CLS of M, CLS of P;
       "patch_mean", "cls_mean": the means of those two; "m_patch_mean", "p_patch_mean": the mean
       patch of one stream; "fused_patch_mean", "fused_cls": after the fusion. No loss reaches the
@@ -181,7 +181,16 @@ def readout(encoding, kind):
     fused = encoding.cls if kind == "fused_cls" else encoding.patches.mean(1)
     return fused.astype(jnp.float32)
   pair = [x.astype(jnp.float32) for x in (encoding.m_tokens, encoding.p_tokens)]
-  pair = [x[:, 0] if kind.startswith("cls") else x[:, 1:].mean(1) for x in pair]
+  seen = (None, None) if encoding.visible is None else encoding.visible
+  pair = [
+    x[:, 0] if kind.startswith("cls") else _mean_patch(x[:, 1:], own)
+    for x, own in zip(pair, seen, strict=True)
+  ]
   if kind.startswith(("m_", "p_")):
     return pair["mp".index(kind[0])]
   return jnp.concatenate(pair, -1) if kind.endswith("concat") else (pair[0] + pair[1]) / 2
+
+
+def _mean_patch(patches, visible):
+  """patches [B, K, D], visible bool [B, K] or None for all -> [B, D]."""
+  return patches.mean(1, where=None if visible is None else visible[..., None])

@@ -63,6 +63,12 @@ def make(model, batch_axis=None):
     model["patch_size"] == 16,
     f"config.model.patch_size: {model['patch_size']} received, streams={kind!r} has 16.",
   )
+  for name, only in (("m_channels", "rgb4"), ("p_source", "current")):
+    checks.require(
+      model[name] == only,
+      f"config.model.{name}: {model[name]!r} received, but only streams='two' reads it; leave it "
+      f"at {only!r} with streams={kind!r}.",
+    )
   common = {name: model[name] for name in ("image_size", "embed_dim", "depth", "num_heads")}
   common |= {"block": block, "remat": model["remat"], "dtype": dtype}
   if kind == "videomae":
@@ -86,10 +92,14 @@ def shapes(net):
 def load(path):
   """Returns (network, variables, config.model) of a training run or weights file.
 
+  Of a policy's file they are those of its encoder.
+
   Raises:
     InputError: nothing trained is there, or another system's weights.
   """
   variables, model = trained.load_variables(path)
+  if "readout" in model:  # as `policy.Policy.save` writes it
+    variables, model = {"params": variables["params"]["encoder"]}, model["model"]
   checks.require(
     "m_channels" in model,
     f"{path}: weights of another system; a run of configs/two_stream.py is wanted.",

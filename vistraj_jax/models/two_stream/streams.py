@@ -109,7 +109,7 @@ class TwoStreamViT(nn.Module):
       )
       before = x[1, :, 0]
       if stage < exchanges:
-        x = self._exchange(stage, x)
+        x = self._exchange(stage, x, key_mask)
       if stage < 2:
         taps[f"stage{stage + 1}"] = before if self.cls_tap == "pre" else x[1, :, 0]
     norm = nn.vmap(
@@ -138,16 +138,20 @@ class TwoStreamViT(nn.Module):
     stack = blocks.Stack(**fields, name=f"stage{number}")
     return lambda *inputs: scan(stack, (), *inputs)[1]
 
-  def _exchange(self, stage, x):
-    """x [2, B, N, D] -> the same, after the CLS tokens (or all tokens) have met."""
+  def _exchange(self, stage, x, key_mask):
+    """x [2, B, N, D] -> the same, after the CLS tokens (or all tokens that count) have met."""
     block = blocks.Block(
-      self.exchange_heads or self.num_heads, dtype=self.dtype, name=f"exchange{stage}"
+      self.exchange_heads or self.num_heads,
+      attention="xla" if self.exchange == "cls" else "auto",  # two tokens want no fused kernel
+      dtype=self.dtype,
+      name=f"exchange{stage}",
     )
     if self.exchange == "cls":
       met = block(jnp.swapaxes(x[:, :, 0], 0, 1))
       return x.at[:, :, 0].set(jnp.swapaxes(met, 0, 1))
     length = x.shape[2]
-    met = block(jnp.concatenate([x[0], x[1]], 1))
+    joined = lambda pair: jnp.concatenate([pair[0], pair[1]], 1)  # noqa: E731
+    met = block(joined(x), key_mask=None if key_mask is None else joined(key_mask))
     return jnp.stack([met[:, :length], met[:, length:]])
 
   def _hide(self, x, rotation, keys):
