@@ -119,6 +119,7 @@ def get_config(variant="full"):
   c.data = dict(
     pipeline="future_video",  # or "video_codes"
     root="embedded",
+    world=dict(clutter="none", size=64),  # the embedded videos, see prepare.embedded
     past=9,  # frames: 4k+1
     future=9,
     image_size=64,  # px of the square crops
@@ -199,6 +200,7 @@ def get_config(variant="full"):
 
   if data == "codes":
     c.data.update(pipeline="video_codes", root="", resident=True)  # codes are small
+    del c.data.world
     del c.phases.tokenizer
     phase.start_from = "init"
   return c

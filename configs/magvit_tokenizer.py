@@ -61,6 +61,7 @@ def get_config(variant="small"):
   c.data = dict(
     pipeline="future_video",
     root="embedded",
+    world=dict(clutter="none", size=64),  # the embedded videos, see prepare.embedded
     past=9,  # frames: 4k+1
     future=9,
     image_size=64,  # px of the square crops
