@@ -2,7 +2,8 @@
 
   python -m launch.train --config=configs/xmem.py --workdir=runs/xmem
   python -m launch.train --config=configs/xmem.py:bev,full --config.data.root=DATA \\
-    --config.model.checkpoint=WEIGHTS --config.model.dtype=bfloat16 --config.model.remat=True
+    --config.model.checkpoint=WEIGHTS --config.model.pillars.checkpoint=PILLARS \\
+    --config.model.dtype=bfloat16 --config.model.remat=True
 
 Variants, as in --config=configs/xmem.py:camera or :camera,full
   bev           LiDAR points seen from above, through PointPillars.
@@ -123,7 +124,6 @@ def _model(mode, is_full):
     max_mid=10,
     num_prototypes=64,
     max_long=1024,
-    pinned=1,
     read="dense",
     usage_power=1.0,
     mass_power=0.0,
@@ -146,6 +146,7 @@ def _model(mode, is_full):
   )
   if mode == "bev":
     model.pillars = dict(
+      checkpoint="",  # of `launch.convert pointpillars`; full: frozen, so it has to be given
       reach=51.2,  # m, to each side; the data's
       points=10,  # most in a pillar
       pillar_features=64 if is_full else 16,

@@ -7,6 +7,7 @@ examples:
   python -m launch.convert vlm_waypoint --to adapter --checkpoint runs/lora --out adapter
   python -m launch.convert two_stream --checkpoint best_model.pt --variant seed --out w.safetensors
   python -m launch.convert xmem --checkpoint XMem-s012.pth --out xmem.safetensors
+  python -m launch.convert pointpillars --checkpoint detector.pth --out pillars.safetensors
   python -m launch.convert slowfast --checkpoint SLOWFAST_8x8_R50.pyth --out slowfast.safetensors
   python -m launch.convert magvit_tokenizer --checkpoint video_128_262144.ckpt --out w.safetensors
   python -m launch.convert lpips --checkpoint lpips_vgg.pth --out lpips.safetensors
@@ -41,6 +42,10 @@ xmem
 --to weights reads the public checkpoints, also those for a single object (their value encoder gets
 a channel of zeros for the other objects' masks) and those without sensory memory. --to torch writes
 the public state dict; with --single_object without that channel.
+
+pointpillars
+--to weights reads the voxel encoder, backbone and neck of a public LiDAR detector;
+config.model.pillars.checkpoint of configs/xmem.py takes them.
 
 i3d, slowfast, i3d_inception
 --to weights reads PyTorchVideo's i3d_r50 and slowfast_r50 (config.model.motion.checkpoint of
@@ -83,6 +88,10 @@ def main(argv=None):
     from launch import convert_xmem
 
     return convert_xmem.run(args)
+  if args.system == "pointpillars":
+    from launch import convert_pointpillars
+
+    return convert_pointpillars.run(args)
   if args.system in ("i3d", "i3d_inception", "slowfast"):
     from launch import convert_video_network
 
@@ -113,8 +122,8 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  systems = ("i3d", "i3d_inception", "lpips", "magvit_tokenizer", "slowfast", "trackssm")
-  systems += ("two_stream", "vlm_waypoint", "xmem")
+  systems = ("i3d", "i3d_inception", "lpips", "magvit_tokenizer", "pointpillars", "slowfast")
+  systems += ("trackssm", "two_stream", "vlm_waypoint", "xmem")
   parser.add_argument("system", choices=systems, help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")

@@ -7,8 +7,10 @@ import pytest
 import xmem_cases
 from xmem_cases import check, jit, last, unit
 
+from launch import convert
+from vistraj_jax.convert import write_torch
 from vistraj_jax.convert import xmem_trajectory as converter
-from vistraj_jax.core import weights
+from vistraj_jax.core import checks, weights
 from vistraj_jax.encoders import pointpillars
 from vistraj_jax.losses import masks, modes
 from vistraj_jax.models.xmem import adapters, trajectory_head
@@ -33,7 +35,7 @@ def _part(case, prefix):
   }
 
 
-def test_pointpillars():
+def test_pointpillars(tmp_path):
   case = xmem_cases.load("pointpillars")
   grid = pointpillars.PillarGrid((-3.2, -3.2, -2.0), (3.2, 3.2, 2.0), 0.2, 10)
   model = pointpillars.PointPillars(grid, 16, (16, 32, 64), (2, 4, 4), (16, 24, 24))
@@ -46,6 +48,21 @@ def test_pointpillars():
   @jit
   def run(params, points, valid):
     return model.apply({"params": params}, points, valid, mutable=["intermediates"])
+
+  # The same by the commands' way: a detector's checkpoint -> weights file -> parameters.
+  state = {**case.checkpoint(), "pts_bbox_head.conv.weight": np.zeros((2, 2))}
+  state["pts_neck.deblocks.0.1.num_batches_tracked"] = np.array(3)
+  write_torch.write_checkpoint(tmp_path / "detector.pth", {"state_dict": state})
+  arguments = [
+    "--checkpoint",
+    str(tmp_path / "detector.pth"),
+    "--out",
+    str(tmp_path / "w.safetensors"),
+  ]
+  assert convert.main(["pointpillars", *arguments]) == 0
+  jax.tree.map(np.testing.assert_array_equal, pointpillars.load(arguments[-1], model), params)
+  with pytest.raises(checks.InputError, match="widths.*wanted are"):
+    pointpillars.load(arguments[-1], model.clone(widths=(16, 32, 32)))
 
   out, seen = run(params, points, valid)
   seen = seen["intermediates"]

@@ -122,6 +122,16 @@ def test_shapes_and_types_of_answers(variant, changes, monkeypatch):
     ({"model.memory.num_prototypes": 2000}, "choose at most memory.max_long 1024"),
     ({"model.xmem.hidden_dim": 0}, "hidden_dim: 0 received; the sensory memory is what the head"),
     ({"model.xmem.key_dim": 4, "model.head.t0_feature": "key"}, "keys have 4 channels and the"),
+    (
+      {
+        "data.mode": "bev",
+        "data.image_size": (32, 32),
+        "model.pillars": {"checkpoint": "", "reach": 12.8, "points": 4},
+        "model.adapter": {"features": 8},
+        "phases.masks.groups": (("pillars/.*", "frozen"), (".*", "head")),
+      },
+      "pillars.checkpoint: '' received, but config.phases.masks.groups freezes",
+    ),
     ({"model.head.t0_feature": "mean"}, "t0_feature: 'mean' is not allowed"),
     ({"model.head.kind": "seed"}, "head.use_ego_motion: True received, but the head 'seed'"),
     ({"model.head.kind": "big"}, "config.model.head.kind: 'big' is not allowed"),
@@ -274,6 +284,10 @@ def test_training_end_to_end(root, tmp_path, monkeypatch, capsys):
   assert (masks["fusion/conv/kernel"] != first["fusion/conv/kernel"]).any()
   assert (last["head/futures/kernel"] != first["head/futures/kernel"]).any()
 
+  alone, params = network.load(tmp_path / "run")  # XMem of a run, for launch.segment
+  assert alone.key_dim == config.model.xmem.key_dim
+  for name, value in weights.flatten(params).items():
+    np.testing.assert_array_equal(value, last[f"xmem/{name}"])
   assert predict.main(["--run", str(tmp_path / "run"), "--batch_size", "4"]) == 0
   found = forecasts.load(tmp_path / "run", masks=True)
   assert found["futures"].shape == (6, 6, 3, 2)

@@ -7,7 +7,7 @@ here come without these prefixes.
 import numpy as np
 
 from vistraj_jax.convert.apply import LINEAR, Layout, Row, to_source, to_tree
-from vistraj_jax.convert.xmem import conv_rows, norm_rows
+from vistraj_jax.convert.xmem import STATE_KEYS, conv_rows, norm_rows, state_dict
 from vistraj_jax.core import checks, weights
 
 # Transposed convolutions: (in, out, height, width) <-> (in, height, width, out).
@@ -33,6 +33,7 @@ def _linear_rows(source, target):
   ]
 
 
+_DETECTOR_PARTS = ("pts_voxel_encoder", "pts_backbone", "pts_neck")
 _POINT = "pts_voxel_encoder.pfn_layers.0"
 # Part -> table.
 TABLES = {
@@ -60,6 +61,54 @@ TABLES = {
   ),
   "concat_fusion": tuple(conv_rows("conv", "conv")),
 }
+
+
+def detector_tensors(checkpoint, where):
+  """Returns the PointPillars of a public detector's checkpoint.
+
+  Args:
+    checkpoint: what `read_torch.read_checkpoint` read.
+    where: begins error sentences.
+
+  Returns:
+    ({name: array}; [top-level names of what was left out, such as the detection head]).
+  """
+  _, state = state_dict(checkpoint, STATE_KEYS, where)
+  parts = tuple(f"{name}." for name in _DETECTOR_PARTS)
+  tensors = {
+    name: array
+    for name, array in state.items()
+    if name.startswith(parts) and not name.endswith("num_batches_tracked")
+  }
+  left_out = {name.split(".")[0] for name in state if not name.startswith(parts)}
+  checks.require(
+    tensors,
+    f"{where}: no tensor of {list(_DETECTOR_PARTS)}, only of {sorted(left_out)[:5]}; give a "
+    "detector with PointPillars.",
+  )
+  return tensors, sorted(left_out)
+
+
+def pillar_fields(tensors, where):
+  """Returns the fields of `encoders.pointpillars.PointPillars` that tensors have the sizes of."""
+
+  def sides(pattern, axis):
+    names = (pattern.format(i) for i in range(3))
+    missing = [name for name in names if name not in tensors]
+    checks.require(not missing, f"{where}: {missing[:1]} is missing.")
+    return [tensors[pattern.format(i)].shape[axis] for i in range(3)]
+
+  # Of every stage the convolutions alone have weights of four axes.
+  stages = [[a for n, a in tensors.items() if f"backbone.blocks.{i}." in n] for i in range(3)]
+  depths = [sum(array.ndim == 4 for array in stage) - 1 for stage in stages]
+  name = f"{_POINT}.linear.weight"
+  checks.require(name in tensors, f"{where}: {name!r} is missing.")
+  return {
+    "pillar_features": len(tensors[name]),
+    "widths": sides("pts_backbone.blocks.{}.0.weight", 0),
+    "depths": depths,
+    "neck_widths": sides("pts_neck.deblocks.{}.0.weight", 1),
+  }
 
 
 def from_torch(tensors, part, want, where):

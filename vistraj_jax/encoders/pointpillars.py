@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vistraj_jax.core import checks
+from vistraj_jax.core import checks, weights
 from vistraj_jax.nn.image_layers import Conv, FrozenBatchNorm
 
 _EPS = 1e-3
@@ -124,6 +124,29 @@ class PointPillars(nn.Module):
       up = _Enlarge(neck, 1 << i, self.dtype, name=f"neck{i}_0")(x)
       out.append(nn.relu(FrozenBatchNorm(_EPS, self.dtype, name=f"neck{i}_1")(up)))
     return jnp.concatenate(out, -1)
+
+
+def load(path, model):
+  """Returns the parameters of `model` from a file of `launch.convert pointpillars`.
+
+  Raises:
+    InputError: no such file, or a network of other sizes.
+  """
+  params, _, fields = weights.load_weights(path, "pointpillars")
+  own = {name: list(getattr(model, name)) for name in ("widths", "depths", "neck_widths")}
+  own["pillar_features"] = model.pillar_features
+  checks.require(
+    fields == own, f"{path}: holds PointPillars of {fields}, wanted are {own}; make the two agree."
+  )
+  return params
+
+
+def shapes(model):
+  """Returns {"/"-joined name: shape} of the parameters of a `PointPillars`."""
+  inputs = jnp.zeros((1, 4, 5)), jnp.ones((1, 4), bool)
+  found = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+  pairs = jax.tree_util.tree_leaves_with_path(found)
+  return {"/".join(key.key for key in path): leaf.shape for path, leaf in pairs}
 
 
 class _Enlarge(nn.Module):

@@ -14,6 +14,7 @@ from vistraj_jax.nn import dropout
 from vistraj_jax.tasks import base
 
 OBJECTIVES = ("masks", "trajectory")
+PILLARS_FROZEN = ("pillars/.*", "frozen")
 
 
 class XMemTask(base.Task):
@@ -55,6 +56,14 @@ class XMemTask(base.Task):
       for name in config.phases
     }
     self.objective = "trajectory"
+    if self.predictor.mode == "bev" and not config.init.checkpoint:
+      for name, phase in config.phases.items():
+        checks.require(
+          config.model.pillars.checkpoint or PILLARS_FROZEN not in map(tuple, phase.groups),
+          f"config.model.pillars.checkpoint: '' received, but config.phases.{name}.groups freezes "
+          "PointPillars, which would stay random; give weights of `launch.convert pointpillars`, "
+          "or put 'pillars/.*' into a group that trains.",
+        )
 
   def for_phase(self, name):
     """-> the task with the losses and the "loss/val" of a phase."""

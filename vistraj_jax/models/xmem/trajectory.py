@@ -60,7 +60,8 @@ class Predictor:
         inputs, "use_past_xy": so are the agent's past positions, "residual": futures are offsets
         from constant velocity, "t0_feature": of the frames that show the true masks: their sensory
         memory, their key, or zeros}.
-      `pillars` (bev): {"reach": m, "points": most in a pillar, and widths of `PointPillars`}.
+      `pillars` (bev): {"reach": m, "points": most in a pillar, "checkpoint": weights file, "" for
+        random ones, and widths of `PointPillars`}.
       `adapter` (bev): fields of `BevAdapter`.
       `fusion` (camera_fused): of `FUSIONS`.
       `checkpoint`: weights of XMem to start from, "" for random ones.
@@ -99,7 +100,10 @@ class Predictor:
     params = {"xmem": self._first_xmem(keys["xmem"])}
     if self.mode == "bev":
       points = jnp.zeros((1, 8, 5))
-      params["pillars"] = _init(self.pillars, keys["sensor"], points, points[..., 0] > 0)
+      if self.pillars_checkpoint:
+        params["pillars"] = pointpillars.load(self.pillars_checkpoint, self.pillars)
+      else:
+        params["pillars"] = _init(self.pillars, keys["sensor"], points, points[..., 0] > 0)
       width = sum(self.pillars.neck_widths)
       params["adapter"] = _init(self.adapter, keys["adapter"], jnp.zeros((1, 8, 8, width)))
     if self.mode == "camera_fused":
@@ -280,6 +284,7 @@ class Predictor:
 
   def _set_pillars(self, fields, dtype):
     self.reach, points = fields.pop("reach"), fields.pop("points")
+    self.pillars_checkpoint = fields.pop("checkpoint")
     height, width = self.image_size
     checks.require(
       height == width and height % clip.STRIDE == 0,
