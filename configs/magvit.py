@@ -119,10 +119,10 @@ def get_config(variant="full"):
   c.data = dict(
     pipeline="future_video",  # or "video_codes"
     root="embedded",
-    world=dict(clutter="none", size=64),  # the embedded videos, see prepare.embedded
+    world=dict(clutter="none", size=32),  # the embedded videos, see prepare.embedded
     past=9,  # frames: 4k+1
     future=9,
-    image_size=64,  # px of the square crops
+    image_size=32,  # px of the square crops
     windows_per_video=1,  # an epoch
     eval_windows_per_video=1,
     worker_count=0,
@@ -133,15 +133,15 @@ def get_config(variant="full"):
   c.optimizer.decay = ((".*", False),)
   c.ema_decay = 0.99  # 0 = off
   c.steps_per_call = 5  # steps in one compiled call
-  c.eval_every = dict(steps=100)
+  c.eval_every = dict(steps=250)
   c.eval_batch_size = 4
   c.phases = ml_collections.ConfigDict(sort_keys=False)  # run in this order
   c.phases.tokenizer = dict(
     groups=(("tokenizer/.*", "all"), (".*", "frozen")),
     start_from="init",
-    batch_size=2,  # examples a step, over all devices
+    batch_size=4,  # examples a step, over all devices
     lr=dict(all=2e-3),
-    steps=600,
+    steps=1000,
     warmup_steps=20,
     final_fraction=0.05,
     patience=0,
@@ -150,8 +150,8 @@ def get_config(variant="full"):
     groups=(("tokenizer/.*", "frozen"), (".*", "predictor")),
     start_from="best",
     batch_size=4,
-    lr=dict(predictor=5e-4),
-    steps=1000,
+    lr=dict(predictor=1e-3),
+    steps=2000,
     warmup_steps=50,
     final_fraction=0.05,
     patience=0,
@@ -174,7 +174,7 @@ def get_config(variant="full"):
       ("motion/backbone/.*", "backbone"),
       (".*", "predictor"),
     )
-    phase.lr = dict(tokenizer=5e-5, backbone=2.5e-4, predictor=5e-4)
+    phase.lr = dict(tokenizer=1e-4, backbone=5e-4, predictor=1e-3)
   elif variant == "slowfast":
     c.model.motion.kind = "slowfast"
     phase.groups = (
@@ -183,7 +183,7 @@ def get_config(variant="full"):
       ("motion/backbone/.*", "backbone"),
       (".*", "predictor"),
     )
-    phase.lr = dict(backbone=2.5e-4, predictor=5e-4)
+    phase.lr = dict(backbone=5e-4, predictor=1e-3)
   elif variant == "tokens":
     c.model.head = "masked"
   elif variant == "smoke":

@@ -5,7 +5,7 @@
     --config.init.checkpoint=tokenizer.safetensors --config.model.dtype=bfloat16
 
 Variants, as in --config=configs/magvit_tokenizer.py:published
-  small       527,501 parameters, windows of 9 frames of 64 x 64 px, tokens of 2 frames and
+  small       527,501 parameters, windows of 9 frames of 32 x 32 px, tokens of 2 frames and
               4 x 4 px: generated videos in minutes on 2 cores. The foreground has its own loss,
               for it covers 2 % of the picture: black everywhere would be nearly right. Codes need
               not be many either: at the published weight of their entropy (0.1) a network this
@@ -61,10 +61,10 @@ def get_config(variant="small"):
   c.data = dict(
     pipeline="future_video",
     root="embedded",
-    world=dict(clutter="none", size=64),  # the embedded videos, see prepare.embedded
+    world=dict(clutter="none", size=32),  # the embedded videos, see prepare.embedded
     past=9,  # frames: 4k+1
     future=9,
-    image_size=64,  # px of the square crops
+    image_size=32,  # px of the square crops
     windows_per_video=1,  # an epoch
     eval_windows_per_video=1,
     worker_count=0,
@@ -73,17 +73,17 @@ def get_config(variant="small"):
 
   c.optimizer = dict(b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
   c.optimizer.decay = ((".*", False),)
-  c.ema_decay = 0.97  # 0 = off; a slower average still holds much of the random start
+  c.ema_decay = 0.98  # 0 = off; a slower average still holds much of the random start
   c.steps_per_call = 5  # steps in one compiled call
-  c.eval_every = dict(steps=100)
+  c.eval_every = dict(steps=200)
   c.eval_batch_size = 4
   c.phases = ml_collections.ConfigDict(sort_keys=False)
   c.phases.tokenizer = dict(
     groups=((".*", "all"),),
     start_from="init",
-    batch_size=2,  # examples a step, two windows each, over all devices
+    batch_size=4,  # examples a step, two windows each, over all devices
     lr=dict(all=2e-3),
-    steps=600,
+    steps=1000,
     warmup_steps=20,
     final_fraction=0.05,
     patience=0,

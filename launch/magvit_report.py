@@ -49,7 +49,7 @@ def add_arguments(parser):
     )
   add("--split", default="test", help="split of the test sets")
   add("--frames", type=int, default=9, help="of the past, and of the future; 4k+1")
-  add("--image_size", type=int, default=64, help="px of the square crops")
+  add("--image_size", type=int, default=32, help="px of the square crops")
   add(
     "--tokenizer", help="a finished one for all rows; default: one is trained a seed and data set"
   )

@@ -29,7 +29,7 @@ _MAGVIT_VERSION = 1
 _MAGVIT_VIDEOS = {
   "clips": {"train": 500, "val": 64, "test": 64},
   "frames": 34,
-  "size": 64,
+  "size": 32,
   "radius": 4 / 64,
 }
 
@@ -214,7 +214,7 @@ def magvit_root(**changes):
   """Returns the folder of the embedded videos (`data.future_video`), made on first use.
 
   Args:
-    changes: as of `generated_videos`: size=32 gives smaller ones, clutter="light" cluttered ones.
+    changes: as of `generated_videos`: size=64 gives larger ones, clutter="light" cluttered ones.
   """
   settings = _video_settings(changes)
   options = convert_videos.Options(size=0, frames=settings["frames"], chunk=2 * settings["frames"])
