@@ -92,9 +92,9 @@ class VideoTokenizerTask(base.Task):
     values = {
       "l1": latent.video_l1(found, video),
       "l2": latent.video_l2(found, video),
-      # Squared: strong where targets are missing, weak where they are there, so that in the end
+      # Cubed: strong where targets are missing, weak where they are there, so that in the end
       # their surroundings, which do not count in it, are not painted over.
-      "foreground": latent.masked_l1(found, video, foreground) ** 2,
+      "foreground": latent.masked_l1(found, video, foreground) ** 3,
       "commitment": latent.commitment(latents, quantize.signs(latents)),
     }
     terms = {name: (weights[name], mean.Mean.of(values[name], rows)) for name in values}
