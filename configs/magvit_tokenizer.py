@@ -7,7 +7,7 @@
 Variants, as in --config=configs/magvit_tokenizer.py:published
   small       527,501 parameters, windows of 9 frames of 32 x 32 px, tokens of 2 frames and
               4 x 4 px: generated videos in minutes on 2 cores. The foreground has its own loss,
-              for it covers 2 % of the picture: black everywhere would be nearly right. Codes need
+              for it covers 1 % of the picture: black everywhere would be nearly right. Codes need
               not be many either: at the published weight of their entropy (0.1) a network this
               small makes different codes of the same black, and paints black.
   published   370,547,349 parameters, windows of 17 frames of 128 x 128 px, the public recipe with

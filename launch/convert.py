@@ -61,48 +61,41 @@ lpips
 that holds one; configs/magvit_tokenizer.py takes the result.
 """
 
+import importlib
 import sys
 
 from launch import command_line
 from vistraj_jax.core import checks
 
+# Where a network is converted; trackssm is here.
+_MODULES = {
+  "i3d": "convert_video_network",
+  "i3d_inception": "convert_video_network",
+  "lpips": "convert_magvit",
+  "magvit_tokenizer": "convert_magvit",
+  "pointpillars": "convert_pointpillars",
+  "slowfast": "convert_video_network",
+  "two_stream": "convert_two_stream",
+  "vlm_waypoint": "convert_waypoint",
+  "xmem": "convert_xmem",
+}
 SQUASHED = (0.5, 0.74)  # sigmoid(0..1): all centres of a linear head's boxes behind a sigmoid
 
 
 def main(argv=None):
   """Runs one conversion and prints what was found."""
   args = _parser().parse_args(argv)
-  if args.system == "two_stream":
-    from launch import convert_two_stream
-
-    return convert_two_stream.run(args)
-  checks.require(
-    not args.variant and not args.num_heads,
-    "--variant, --num_heads: only two_stream has them; leave them out.",
-  )
-  if args.system == "vlm_waypoint":
-    from launch import convert_waypoint
-
-    return convert_waypoint.run(args)
-  if args.system == "xmem":
-    from launch import convert_xmem
-
-    return convert_xmem.run(args)
-  if args.system == "pointpillars":
-    from launch import convert_pointpillars
-
-    return convert_pointpillars.run(args)
-  if args.system in ("i3d", "i3d_inception", "slowfast"):
-    from launch import convert_video_network
-
-    return convert_video_network.run(args)
-  if args.system in ("magvit_tokenizer", "lpips"):
-    from launch import convert_magvit
-
-    return convert_magvit.run(args)
-  checks.require(
-    not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
-  )
+  for option, given, owner in (
+    ("--preset", args.preset is not None, "trackssm"),
+    ("--single_object", args.single_object, "xmem"),
+    ("--variant, --num_heads", args.variant or args.num_heads, "two_stream"),
+  ):
+    checks.require(
+      args.system == owner or not given,
+      f"{option}: given with {args.system}, but it is of {owner} alone; leave it out.",
+    )
+  if args.system in _MODULES:
+    return importlib.import_module(f"launch.{_MODULES[args.system]}").run(args)
   checks.require(
     args.to != "adapter", "--to: 'adapter' is for vlm_waypoint; give weights or torch."
   )
@@ -122,8 +115,7 @@ def main(argv=None):
 
 def _parser():
   parser = command_line.parser(__doc__)
-  systems = ("i3d", "i3d_inception", "lpips", "magvit_tokenizer", "pointpillars", "slowfast")
-  systems += ("trackssm", "two_stream", "vlm_waypoint", "xmem")
+  systems = sorted((*_MODULES, "trackssm"))
   parser.add_argument("system", choices=systems, help="network")
   parser.add_argument("--checkpoint", required=True, help="file or folder to read")
   parser.add_argument("--out", required=True, help="file to write, replaced as a whole")

@@ -9,12 +9,8 @@ def run(args):
   """Converts as `args` of launch.convert say; returns 0.
 
   Raises:
-    InputError: an option of another network, or a checkpoint that is not exactly a tokenizer's.
+    InputError: a kind of file that is not made, or a checkpoint that is not exactly a tokenizer's.
   """
-  checks.require(args.preset is None, "--preset: only TrackSSM has presets; leave the option out.")
-  checks.require(
-    not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
-  )
   if args.system == "lpips":
     checks.choice("--to", args.to, ("weights",))
     return _lpips(args)

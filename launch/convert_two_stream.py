@@ -18,10 +18,8 @@ def run(args):
   """Converts as `args` of launch.convert say; returns 0.
 
   Raises:
-    InputError: an option of another network, or a checkpoint of another network.
+    InputError: a kind of file that is not made, or a checkpoint of another network.
   """
-  checks.require(args.preset is None, "--preset: only TrackSSM has presets; give --variant.")
-  checks.require(not args.single_object, "--single_object: only XMem has it; leave it out.")
   checks.choice("--to", args.to, ("weights", "torch"))
   return _to_torch(args) if args.to == "torch" else _to_weights(args)
 

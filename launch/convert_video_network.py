@@ -7,13 +7,9 @@ def run(args):
   """Converts as `args` of launch.convert say; returns 0.
 
   Raises:
-    InputError: an option of another network, or a checkpoint that is not exactly the network's.
+    InputError: a kind of file that is not made, or a checkpoint that is not exactly the network's.
   """
   checks.choice("--to", args.to, ("weights",))
-  checks.require(args.preset is None, "--preset: only TrackSSM has presets; leave the option out.")
-  checks.require(
-    not args.single_object, "--single_object: only XMem has such a layout; leave the option out."
-  )
   from vistraj_jax.convert import read_torch, video_resnet
   from vistraj_jax.core import weights
   from vistraj_jax.encoders import video_shapes

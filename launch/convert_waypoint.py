@@ -7,7 +7,6 @@ from vistraj_jax.core import checks
 
 def run(args):
   """Converts as the arguments of launch.convert say; prints what was found."""
-  checks.require(args.preset is None, "--preset: only for trackssm; leave the option out.")
   return {"weights": _to_weights, "torch": _to_torch, "adapter": _to_adapter}[args.to](args)
 
 

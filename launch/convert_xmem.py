@@ -7,9 +7,8 @@ def run(args):
   """Converts as `args` of launch.convert say; returns 0.
 
   Raises:
-    InputError: an option of another network, or a checkpoint that is not exactly XMem's.
+    InputError: a kind of file that is not made, or a checkpoint that is not exactly XMem's.
   """
-  checks.require(args.preset is None, "--preset: only TrackSSM has presets; leave the option out.")
   checks.choice("--to", args.to, ("weights", "torch"))
   return _to_torch(args) if args.to == "torch" else _to_weights(args)
 

@@ -155,7 +155,12 @@ def test_refusals(tmp_path):
   write_torch.write_checkpoint(path, state)
   _refuse([*base, "--num_heads", "3"], r"1 missing: norm.weight \(96,\)")
   _refuse([*base, "--variant", "e"], "--variant: 'e' is not allowed")
-  _refuse([*base, "--preset", "mot17"], "--preset: only TrackSSM has presets; give --variant")
+  _refuse(
+    [*base, "--preset", "mot17"], "--preset: given with two_stream, but it is of trackssm alone"
+  )
   _refuse([*base, "--to", "adapter"], "--to: 'adapter' is not allowed")
   _refuse([*base, "--to", "torch", "--variant", "a"], "our weights say what they are")
-  _refuse(["xmem", *base[1:], "--variant", "a"], "--variant, --num_heads: only two_stream")
+  _refuse(
+    ["xmem", *base[1:], "--variant", "a"],
+    "--variant, --num_heads: given with xmem, but it is of two_stream alone",
+  )

@@ -97,5 +97,7 @@ def test_command(tmp_path, capsys):
   assert list(back) == list(state)
   for name, array in state.items():
     np.testing.assert_array_equal(back[name], array, err_msg=name)
-  with pytest.raises(checks.InputError, match="--preset: only TrackSSM"):
+  with pytest.raises(
+    checks.InputError, match="--preset: given with xmem, but it is of trackssm alone"
+  ):
     convert.main(["xmem", "--checkpoint", str(source), "--out", str(middle), "--preset", "mot17"])
