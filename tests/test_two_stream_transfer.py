@@ -212,6 +212,8 @@ def test_closed_loop(folder, demonstrations, tmp_path, capsys):
   assert outcome["scripted_expert"]["rate"] == 1 and outcome["scripted_expert"]["mean_steps"] < 299
   assert outcome["policy"]["episodes"] == [False] == outcome["mean_action"]["episodes"]
   assert outcome["policy"]["mean_steps"] == outcome["random_actions"]["mean_steps"] == 300
+  assert outcome["scripted_expert"]["mean_progress"] > 0.8  # within 2 cm of 10 or more
+  assert len(outcome["policy"]["progress"]) == 1 and outcome["policy"]["progress"][0] < 0.8
   assert (tmp_path / "rollout.mp4").stat().st_size > 1000
   assert "scripted expert" in capsys.readouterr().out
 
