@@ -62,11 +62,17 @@ def run(args):
   scene = database.Database(args.dataroot, args.version).scene(scene_name)
   checks.choice(f"--camera ({scene_name})", args.camera, scene.cameras)
   frames, interval = check.frames_of(scene.cameras[args.camera], info)
+  last = frames[-1].keyframe
+  keyframes = getattr(args, "keyframes", check.spread(args.samples, last + 1))
+  for keyframe in keyframes:
+    checks.require(
+      0 <= keyframe <= last,
+      f"--keyframes: {keyframe} received, but {scene_name} {args.camera} has keyframes 0 to {last}.",
+    )
   print(f"{scene_name} {args.camera}: {info.length} frames at {info.frame_rate:g} Hz")
   print(check.report(check.numbers(scene, table, frames, interval), interval))
   check.require_images(args.dataroot, frames)
 
-  keyframes = getattr(args, "keyframes", check.spread(args.samples, frames[-1].keyframe + 1))
   sequence = keyframe_boxes.Sequence(
     name=f"{scene_name} {args.camera}",
     width=info.width,

@@ -129,15 +129,14 @@ def fingerprint(paths):
 def _finished(out, settings):
   """Returns whether `out` holds this data set already; raises where it holds something else.
 
-  An interrupted run of this command with other settings is thrown away: its files are parts of
-  nothing.
+  Of an interrupted run with other settings nothing is of use; it is thrown away only if it had not
+  finished a unit.
   """
   if not out.exists() or (out.is_dir() and not any(out.iterdir())):
     return False
   finished, interrupted = out / STATISTICS, out / _PARTS / "settings.json"
   if finished.is_file():
-    held = _read_settings(out, finished, settings)
-    different = sorted(name for name in settings if held[name] != settings[name])
+    different = _different(_read_settings(out, finished, settings), settings)
     checks.require(
       not different,
       f"{out}: holds a data set prepared with other {different}; delete it or give another "
@@ -148,9 +147,23 @@ def _finished(out, settings):
     interrupted.is_file(),
     f"{out}: is not empty and holds no prepared data; give a new output folder.",
   )
-  if _read_settings(out, interrupted, settings) != settings:
+  different = _different(_read_settings(out, interrupted, settings), settings)
+  if different:
+    checks.require(
+      not any(interrupted.parent.glob("[!.]*-*.json")),
+      f"{out}: holds an interrupted preparation with other {different}, which these settings cannot "
+      "continue; give them as they were, delete the folder or give another output folder.",
+    )
     shutil.rmtree(out)
   return False
+
+
+def _different(held, settings):
+  """Returns the names of those settings by which two runs prepare other records, sorted."""
+  different = {name for name in settings if held[name] != settings[name]}
+  if settings.get("keep_going"):
+    different.discard("keep_going")  # what was finished without it had nothing to leave out
+  return sorted(different)
 
 
 def _read_settings(out, path, settings):
