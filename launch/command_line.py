@@ -36,6 +36,18 @@ def labelled(option, runs):
   return sources
 
 
+def require_folder(path):
+  """Refuses an --out that cannot become a folder, before any work is done for it.
+
+  Raises:
+    InputError: `path`, or a folder that it should lie in, is a file.
+  """
+  for place in (pathlib.Path(path), *pathlib.Path(path).parents):
+    checks.require(
+      not place.exists() or place.is_dir(), f"--out: {place} is a file; give a folder for results."
+    )
+
+
 def run(main):
   """Calls `main()` and exits: 0, or 1 with one sentence for bad input, a full disk or Ctrl-C."""
   try:

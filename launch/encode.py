@@ -28,6 +28,7 @@ from vistraj_jax.core import checks
 def main(argv=None):
   """Encodes the splits and prints what it made."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   for name in ("batch_size", "shard_frames", "workers"):
     checks.require(getattr(args, name) >= 1, f"--{name}: {getattr(args, name)}; give 1 or more.")
   checks.require(

@@ -32,6 +32,7 @@ MAIN, PIXELS, CEILING = "predicted", "through_pixels", "ceiling"
 def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
+  command_line.require_folder(args.out)
   least = {"batch_size": 1, "windows": 1, "samples": 1, "keep": 0}
   for name, smallest in least.items():
     value = getattr(args, name)

@@ -20,6 +20,8 @@ from vistraj_jax.core import checks
 def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
+  if args.out:
+    command_line.require_folder(args.out)
   checks.require(
     args.batch_size >= 1, f"--batch_size: {args.batch_size} received, 1 or more wanted."
   )

@@ -2,6 +2,7 @@
 
 import argparse
 
+from launch import command_line
 from vistraj_jax.core import checks
 
 DESCRIPTION = """Draws the boxes that `prepare nuscenes` wrote over the camera's images: those of
@@ -42,6 +43,7 @@ def run(args):
   from vistraj_jax.tracking import mot_files
   from vistraj_jax.viz import keyframe_boxes, video
 
+  command_line.require_folder(args.out)
   for name, least, most in (("samples", 1, 1000), ("width", 64, 4096)):
     value = getattr(args, name)
     checks.require(
@@ -67,7 +69,7 @@ def run(args):
   for keyframe in keyframes:
     checks.require(
       0 <= keyframe <= last,
-      f"--keyframes: {keyframe} received, but {scene_name} {args.camera} has keyframes 0 to {last}.",
+      f"--keyframes: {keyframe} received, but {scene_name} {args.camera} has 0 to {last}.",
     )
   print(f"{scene_name} {args.camera}: {info.length} frames at {info.frame_rate:g} Hz")
   print(check.report(check.numbers(scene, table, frames, interval), interval))

@@ -44,6 +44,7 @@ _LAYERS_BATCH = 256  # frames at once
 def main(argv=None):
   """Runs one report and prints its table."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   commands = {"waypoints": _waypoints, "grid": _grid, "layers": _layers}
   commands |= {"two_stream": two_stream_report.report, "magvit": magvit_report.report}
   return commands[args.command](args)

@@ -33,6 +33,7 @@ _SHOWN = 4  # windows in the picture
 def main(argv=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   for name in ("windows", "batch_size", "shard_windows", "report_windows"):
     checks.require(getattr(args, name) >= 1, f"--{name}: {getattr(args, name)}; give 1 or more.")
   from launch import runtime

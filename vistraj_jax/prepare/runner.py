@@ -151,8 +151,8 @@ def _finished(out, settings):
   if different:
     checks.require(
       not any(interrupted.parent.glob("[!.]*-*.json")),
-      f"{out}: holds an interrupted preparation with other {different}, which these settings cannot "
-      "continue; give them as they were, delete the folder or give another output folder.",
+      f"{out}: holds an interrupted preparation with other {different}; give that command "
+      "again to continue it, delete the folder or give another output folder.",
     )
     shutil.rmtree(out)
   return False
