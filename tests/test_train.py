@@ -239,6 +239,13 @@ def test_start_from_weights_file(root, uninterrupted, tmp_path):
   del config
 
 
+def test_a_refused_run_starts_again_with_other_settings(root, tmp_path):
+  with pytest.raises(checks.InputError, match="nowhere"):
+    train.train(tiny_run.config(root, **{"init.checkpoint": "nowhere"}), tmp_path / "run")
+  assert (tmp_path / "run" / "config.json").is_file()
+  train.train(tiny_run.config(root, run="decoder"), tmp_path / "run")
+
+
 def test_moving_average(root, tmp_path):
   summary = train.train(tiny_run.config(root, ema_decay=0.5, run="decoder"), tmp_path / "run")
   assert np.isfinite(summary["decoder"]["loss/val"])
