@@ -7,12 +7,20 @@ import sys
 from vistraj_jax.core import checks
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-  """Shows defaults, and the module docstring as it is written."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+  """Shows defaults that say something, and the module docstring as it is written."""
+
+  def _get_help_string(self, action):
+    default = action.default
+    if default is None or default is False or default in (argparse.SUPPRESS, "", [], ()):
+      return action.help
+    values = default if isinstance(default, list | tuple) else [default]
+    return f"{action.help or ''} (default: {' '.join(map(str, values))})".lstrip()
 
 
 def parser(description, **kwargs):
   """Returns an ArgumentParser whose help shows defaults and keeps the line breaks."""
+  kwargs = {"prog": f"launch.{pathlib.Path(sys.argv[0]).stem}", **kwargs}
   return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **kwargs)
 
 

@@ -78,7 +78,7 @@ def _parser():
     help="folders of launch.prepare future_video; default: what the run trained on, called by the "
     "split",
   )
-  add("--split", default="val", choices=("train", "val", "test"))
+  add("--split", default="val", choices=("train", "val", "test"), help="whose videos")
   add("--windows", type=int, default=1, help="windows to predict one after the other")
   add("--samples", type=int, default=1, help="futures of each past, for heads over codes")
   add("--fvd", metavar="FILE", help="weights of launch.convert i3d_inception")

@@ -13,7 +13,6 @@ A command that was interrupted goes on where it stopped when it is given again. 
 here, in --processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
 """
 
-import argparse
 import functools
 import shlex
 
@@ -49,7 +48,7 @@ def _parser():
   for name, (text, description, arguments, _) in _PREPARATIONS.items():
     command = add(name, help=text, description=description)
     arguments(command)
-    command.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
+    command.add_argument("--out", required=True, help="output folder")
     _runner_arguments(command)
   text = "pictures of prepared boxes over the images"
   prepare_check.arguments(add("check", help=text, description=prepare_check.DESCRIPTION))
@@ -107,7 +106,6 @@ def _mot_arguments(parser):
   parser.add_argument(
     "--source",
     required=True,
-    default=argparse.SUPPRESS,
     help="folder of sequences or of split folders",
   )
   parser.add_argument(
@@ -145,9 +143,7 @@ def _mot(args, options):
 
 
 def _kitti_arguments(parser):
-  parser.add_argument(
-    "--source", required=True, default=argparse.SUPPRESS, help="folder that holds label_02"
-  )
+  parser.add_argument("--source", required=True, help="folder that holds label_02")
   parser.add_argument(
     "--detections",
     nargs="+",

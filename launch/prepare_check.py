@@ -15,10 +15,9 @@ to keyframe."""
 def arguments(parser):
   """Adds the options of the command."""
   add = parser.add_argument
-  required = {"required": True, "default": argparse.SUPPRESS}
-  add("--dataroot", help="folder that holds v1.0-*, samples and sweeps", **required)
+  add("--dataroot", help="folder that holds v1.0-*, samples and sweeps", required=True)
   add("--version", default="v1.0-trainval", help="version folder of the tables")
-  add("--data", help="output folder of `prepare nuscenes`", **required)
+  add("--data", help="output folder of `prepare nuscenes`", required=True)
   add("--scene", default="0", help="name, or number among the prepared scenes, from 0")
   add("--camera", default="CAM_FRONT", help="one of the prepared cameras")
   add("--samples", type=int, default=5, help="keyframes on the sheet, evenly spread")
@@ -30,7 +29,7 @@ def arguments(parser):
     help="these keyframes instead, from 0",
   )
   add("--width", type=int, default=480, help="width of one picture on the sheet, px")
-  add("--out", help="folder for the sheet and the video", **required)
+  add("--out", help="folder for the sheet and the video", required=True)
 
 
 def run(args):
