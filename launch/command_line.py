@@ -20,7 +20,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 def parser(description, **kwargs):
   """Returns an ArgumentParser whose help shows defaults and keeps the line breaks."""
-  kwargs = {"prog": f"launch.{pathlib.Path(sys.argv[0]).stem}", **kwargs}
+  file = pathlib.Path(sys.argv[0])
+  kwargs = {"prog": f"{file.parent.name}.{file.stem}", **kwargs}  # as python -m knows it
   return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **kwargs)
 
 

@@ -9,8 +9,9 @@
   python -m launch.prepare world --out data/nuscenes_world --processes 2
   python -m launch.prepare manipulation --layout libero --out data/libero_demos --processes 2
 
-A command that was interrupted goes on where it stopped when it is given again. The work is done
-here, in --processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
+A command that was interrupted, or stopped at bad data, goes on where it stopped when it is given
+again; --keep_going may be added, other settings may not change. The work is done here, in
+--processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
 """
 
 import functools

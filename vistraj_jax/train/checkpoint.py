@@ -98,8 +98,8 @@ def load_variables(path, like, skip=(), settings=None):
   for name, value in (settings or {}).items():
     checks.require(
       model.get(name, value) == value,
-      f"{path}: made with {name}={model.get(name)}, which config.model.{name}={value} does not fit; "
-      f"set --config.model.{name}={model.get(name)}.",
+      f"{path}: made with {name}={model.get(name)}, but config.model.{name} is {value}; set "
+      f"--config.model.{name}={model.get(name)}.",
     )
   found, wanted = weights.flatten(variables["params"]), weights.flatten(like["params"])
   table = [*((pattern, True) for pattern in skip), (".*", False)]
