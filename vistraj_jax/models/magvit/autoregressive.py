@@ -68,6 +68,6 @@ def generate(model, params, past, frames, rng, sampling=None):
 def _check_causal(model):
   checks.require(
     model.transformer.get("causal"),
-    "config.model.head: frames of this transformer see later frames, so they cannot be predicted one "
-    "by one; train 'autoregressive', or use masked generation.",
+    "config.model.head: frames that see later frames cannot be predicted one by one; train "
+    "'autoregressive', whose frames do not, or use masked generation.",
   )
