@@ -100,6 +100,16 @@ def test_other_settings_go_on_only_with_the_same_records(tmp_path):
     prepare(again, size=8, keep_going=False)  # it may have left something out
 
 
+def test_another_source_starts_over_and_says_so(tmp_path, capsys):
+  units = [runner.Unit("val", f"{number}", (number,)) for number in (1, 2)]
+  for inputs in ("a", "b"):
+    with pytest.raises(checks.InputError, match="unit 2"):
+      runner.resume(
+        tmp_path, settings={"inputs": inputs}, units=units, work=_second_fails, finish=None
+      )
+  assert f"{tmp_path}: starts over, for the source has changed" in capsys.readouterr().err
+
+
 def test_other_settings_after_a_run_that_finished_nothing(tmp_path):
   with pytest.raises(OSError):
     _run(tmp_path / "out", _full_disk, settings={"size": 8})
