@@ -34,6 +34,7 @@ ROLLOUT = "Counts successes in the generated manipulation world."
 def main(argv=None):
   """Runs one of the two commands; returns 0."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   from launch import runtime
 
   runtime.configure()

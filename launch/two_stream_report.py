@@ -57,7 +57,8 @@ def add_arguments(parser):
   """Adds the arguments of the command."""
   add = parser.add_argument
   add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="rows of the table")
-  add("--size", choices=("full", "small"), default="full", help="of the variants")
+  text = "of the variants; v6 of full size wants trajectories of more than 60 frames"
+  add("--size", choices=("full", "small"), default="full", help=text)
   add("--grid", help="JSON list of rows in place of --variants and --size, see above")
   add("--seeds", nargs="+", type=int, default=[0], help="of pretraining, probes and policies")
   add("--data", default="embedded:libero", help="for probes and policies, see launch.probe")
@@ -67,7 +68,8 @@ def add_arguments(parser):
   add("--probe_arguments", default="", help="further arguments of launch.probe, in one text")
   add("--policy_arguments", default="", help="further arguments of launch.policy train")
   add("--episodes", type=int, default=50, help="of every policy; 0: policies do not act")
-  add("settings", nargs="*", help="settings of all rows, such as --config.phases.pretrain.epochs=8")
+  text = "after --: settings of all rows, such as -- --config.phases.pretrain.epochs=8"
+  add("settings", nargs="*", help=text)
 
 
 def report(args):

@@ -17,7 +17,7 @@ from vistraj_jax.core import checks
 from vistraj_jax.nn import attention, chunked_attention, initializers, vit
 from vistraj_jax.nn.dropout import dropout
 
-# Which axes of [B, T, H, W, D] the attentions of a layer join, by config.model.attend.
+# Which axes of [B, T, H, W, D] the attentions of a layer join, by config.model.transformer.attend.
 AXES = {
   "full": {"all": (1, 2, 3)},
   "factorised": {"time": (1,), "space": (2, 3)},
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
       InputError: an unknown option, or a grid beyond the positions.
     """
     for name, known in (("norm", NORMS), ("remat", REMAT), ("attend", AXES)):
-      checks.choice(f"config.model.{name}", getattr(self, name), known)
+      checks.choice(f"config.model.transformer.{name}", getattr(self, name), known)
     x = (x + self._positions(x.shape[1:4], start)).astype(self.dtype)
     layer = Layer
     if self.remat != "none":
@@ -114,14 +114,14 @@ class Transformer(nn.Module):
 
   def _positions(self, grid, start):
     """-> [T or 1, H or 1, W or 1, width], or all three, for frames from number `start` on."""
-    checks.choice("config.model.positions", self.positions, POSITIONS)
+    checks.choice("config.model.transformer.positions", self.positions, POSITIONS)
     T, H, W = grid
     if self.positions == "table":
       count = T * H * W
       checks.require(
         count <= self.num_positions,
-        f"latents: {T} x {H} x {W} = {count} tokens for a table of {self.num_positions} positions "
-        "(config.model.num_positions); raise it, or use config.model.positions='factorised'.",
+        f"latents: {T} x {H} x {W} = {count} tokens for a table of {self.num_positions} positions; "
+        "give shorter or smaller videos, or config.model.transformer.positions='factorised'.",
       )
       draw = nn.initializers.normal(1.0)
       table = self.param("positions", draw, (self.num_positions, self.width))
@@ -130,7 +130,7 @@ class Transformer(nn.Module):
     checks.require(
       all(size <= most for size, most in zip(grid, self.max_grid, strict=True)),
       f"latents: a grid of {T} x {H} x {W} tokens (time, rows, columns), at most "
-      f"{tuple(self.max_grid)} fit config.model.max_grid; raise it.",
+      f"{tuple(self.max_grid)} fit this transformer; give shorter or smaller videos.",
     )
     draw = nn.initializers.normal(0.02)
     time, row, column = (
