@@ -312,6 +312,13 @@ def test_wrong_poses(tmp_path):
   _poses(source / "0.hdf5", 20, joints=("rightHand",))
   with pytest.raises(checks.InputError, match="0.hdf5: no data set transforms/rightThumbTip; it"):
     videos.prepare_egodex(source, tmp_path / "o2", options=_options())
+  action = np.zeros((4, 7))
+  action[2, 6] = np.inf
+  clip = trajectories.Trajectory(
+    "x", [np.zeros((16, 16, 3), np.uint8)] * 4, 5.0, "s", action=action
+  )
+  with pytest.raises(checks.InputError, match="s x: action of frame 2 is not finite; mend"):
+    trajectories.records_of(clip, _options(size=16))
 
 
 def test_single_frames_only(tmp_path):

@@ -87,7 +87,7 @@ def records_of(trajectory, options):
   """Returns (list of record bytes, result) of one trajectory.
 
   Raises:
-    InputError: numbers of frames and of poses or actions differ.
+    InputError: numbers of frames and of poses or actions differ, or a number is not finite.
   """
   jpegs = [stored(frame, options) for frame in trajectory.frames]
   where = f"{trajectory.source} {trajectory.name}"
@@ -98,6 +98,12 @@ def records_of(trajectory, options):
       f"{where}: {len(jpegs)} frames and {0 if rows is None else len(rows)} rows of {field}; the "
       "files do not belong together.",
     )
+    for k, row in enumerate([] if rows is None else rows):
+      checks.require(
+        np.isfinite(row).all(),
+        f"{where}: {field} of frame {k} is not finite; mend the file, or leave it out with "
+        "--keep_going.",
+      )
   result = {
     "damaged_frames": sum(jpeg is None for jpeg in jpegs),
     "short": 0,
