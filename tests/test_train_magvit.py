@@ -144,6 +144,8 @@ def test_no_predictor_learns_from_a_random_tokenizer(run):
     magvit.FutureVideoTask(c)
   c.init.checkpoint = "some/run"
   magvit.FutureVideoTask(c)
+  c.run, c.init.checkpoint = "predictr", ""  # the loop names the phases there are
+  magvit.FutureVideoTask(c)
 
 
 def test_no_discriminator_stays_random():
@@ -227,6 +229,9 @@ def test_a_finished_tokenizer_is_not_trained(tokenizer):
   with pytest.raises(checks.InputError, match="add --config.run=predictor --config.phases.pred"):
     magvit.FutureVideoTask(c)
   c.run = "predictor"
+  with pytest.raises(checks.InputError, match="takes the tokenizer of the phase 'tokenizer'; add"):
+    magvit.FutureVideoTask(c)
+  c.phases.predictor.start_from = "init"
   c.loss.tokenizer.adversarial = 0.1  # of that phase alone
   assert magvit.FutureVideoTask(c).tokenizing is None
 

@@ -62,13 +62,6 @@ class FutureVideoTask(base.Task):
     self.allow_worse_than_black = model.tokenizer.allow_worse_than_black
     fingerprint = ""
     if self.checkpoint:
-      runs = config.phases if config.run == "all" else (config.run,)
-      checks.require(
-        TOKENIZER_PHASE not in runs,
-        f"config.model.tokenizer.checkpoint: {self.checkpoint} received, but the phase "
-        f"{TOKENIZER_PHASE!r} would train another tokenizer; add --config.run=predictor "
-        "--config.phases.predictor.start_from=init.",
-      )
       found = frozen.load(self.checkpoint, model.tokenizer.dtype)
       self.tokenizer, fingerprint = found.tokenizer, found.fingerprint
     else:

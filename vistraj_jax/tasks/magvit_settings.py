@@ -34,14 +34,16 @@ def check(config, has_code_book):
       f"gradient goes and which no motion guides; leave it out, or set the head to one of "
       f"{predictor.HEADS}.",
     )
+  runs = [name for name in phases if config.run in ("all", name)]
   if model.tokenizer.checkpoint:
+    _check_finished(config, runs)
     return
   checks.require(
     TOKENIZER_PHASE in phases or config.init.checkpoint,
     "config.model.tokenizer.checkpoint: '' and no phase 'tokenizer', so the tokenizer would "
     "stay random; give weights of `launch.convert magvit_tokenizer` or of a run.",
   )
-  for name in phases if config.run == "all" else (config.run,):
+  for name in runs:
     checks.require(
       name == TOKENIZER_PHASE or config.init.checkpoint or phases[name].start_from != "init",
       f"config.phases.{name}.start_from: 'init' received without config.model.tokenizer.checkpoint "
@@ -56,6 +58,24 @@ def check(config, has_code_book):
       f"config.loss.tokenizer.adversarial: {adversarial} received, but config.phases.tokenizer."
       "groups leaves the discriminator as it is, random; train the tokenizer by "
       "configs/magvit_tokenizer.py, and give its run as config.model.tokenizer.checkpoint.",
+    )
+
+
+def _check_finished(config, runs):
+  """Raises InputError where a phase would bring another tokenizer than the finished one."""
+  checkpoint, names = config.model.tokenizer.checkpoint, list(config.phases)
+  checks.require(
+    TOKENIZER_PHASE not in runs,
+    f"config.model.tokenizer.checkpoint: {checkpoint} received, but the phase {TOKENIZER_PHASE!r} "
+    "would train another tokenizer; add --config.run=predictor "
+    "--config.phases.predictor.start_from=init.",
+  )
+  for before, name in zip(names[:-1], names[1:], strict=True):
+    checks.require(
+      before != TOKENIZER_PHASE or name not in runs or config.phases[name].start_from != "best",
+      f"config.model.tokenizer.checkpoint: {checkpoint} received, but config.phases.{name}."
+      f"start_from is 'best', which takes the tokenizer of the phase {TOKENIZER_PHASE!r}; add "
+      f"--config.phases.{name}.start_from=init.",
     )
 
 
