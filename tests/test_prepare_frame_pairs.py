@@ -396,6 +396,13 @@ def test_real_egodex(tmp_path):
   assert np.isfinite(summary["loss/val"])
 
 
+def test_slightly_slower_videos_keep_all_frames(tmp_path):
+  """Of 29.97 frames a second that are taken for 30, the 501st and all after it were lost once."""
+  path = _videos(tmp_path, (10,), 60) / "0.mp4"
+  assert len(list(videos.frames(path, 0.99))) == 60
+  assert len(list(videos.frames(path, 2.5))) == 24
+
+
 def test_real_videos(tmp_path):
   source = real_data.folder("video")
   with pytest.raises(checks.InputError, match="demo.mp4 has 28 frames a second and .* has 30"):
