@@ -118,6 +118,8 @@ def test_refusals():
     magvit.FutureVideoTask(config(head="pixels"))
   with pytest.raises(checks.InputError, match="motion.kind: 'i3d' received, but .*'masked' draws"):
     magvit.FutureVideoTask(config(head="masked", motion__kind="i3d"))
+  with pytest.raises(checks.InputError, match="config.model.flip_rate: 5.0 received, 0 to 1"):
+    magvit.FutureVideoTask(config(head="autoregressive", flip_rate=5.0))
   c = config()
   del c.phases.tokenizer
   with pytest.raises(checks.InputError, match="the tokenizer would stay random"):

@@ -34,6 +34,10 @@ def check(config, has_code_book):
       f"gradient goes and which no motion guides; leave it out, or set the head to one of "
       f"{predictor.HEADS}.",
     )
+  checks.require(
+    0 <= model.flip_rate <= 1,
+    f"config.model.flip_rate: {model.flip_rate} received, 0 to 1 allowed.",
+  )
   runs = [name for name in phases if config.run in ("all", name)]
   if model.tokenizer.checkpoint:
     _check_finished(config, runs)

@@ -84,6 +84,11 @@ class Transformer(nn.Module):
     """
     for name, known in (("norm", NORMS), ("remat", REMAT), ("attend", AXES)):
       checks.choice(f"config.model.{name}", getattr(self, name), known)
+    checks.require(
+      self.num_heads >= 1 and self.width % self.num_heads == 0,
+      f"config.model.transformer.num_heads: {self.num_heads} received, which does not divide "
+      f"config.model.transformer.width, {self.width}; give another number.",
+    )
     T, H, W = x.shape[1:4]
     x = (x + self._positions(T, H, W, start, max(T, room))).astype(self.dtype)
     layer = Layer
