@@ -41,6 +41,10 @@ $(BIN)/.complete: $(LOCK) setup.py
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	touch $@
 
+# Reached only where there is no such file.
+requirements/lock-py%.txt:
+	@echo "error: tested with Python 3.11 and 3.12 only, not py$*; give one: make PYTHON=python3.12"; exit 1
+
 # Developers only; needs uv.
 lock:
 	uv pip compile --no-emit-package vistraj-jax --python-version 3.11 --override requirements/overrides.txt requirements/all.in -o requirements/lock-py311.txt

@@ -14,6 +14,7 @@ CORE = [
   "flax>=0.12.8,<0.13",
   "google-crc32c>=1.7,<2",
   "grain>=0.2.18,<0.3",
+  "huggingface_hub>=2,<3",
   "jax>=0.10,<0.13",
   "ml-dtypes>=0.5",
   "ml_collections>=1.1,<2",

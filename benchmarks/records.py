@@ -5,6 +5,7 @@
 Prints one line per figure. Temporary files go to $TMPDIR.
 """
 
+import argparse
 import pathlib
 import tempfile
 import time
@@ -34,6 +35,8 @@ def _print(what, value, unit):
 
 def main():
   """Runs all measurements."""
+  form = argparse.RawDescriptionHelpFormatter
+  argparse.ArgumentParser(description=__doc__, formatter_class=form).parse_args()
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     _records(folder)

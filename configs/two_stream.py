@@ -11,7 +11,9 @@ Variants, as in --config=configs/two_stream.py:a or :a,small or :small
   a, b, c, d     decoder ablations: a no path but the patches; b with the current frame; c also the
                  last CLS at three levels; d CLS of three depths (the same as base).
   v6             later recipe: luminance change only, two stages, a decoder a stream, masks, turns,
-                 gaps up to 60 frames (small: 20), so it wants trajectories longer than that.
+                 gaps up to 60 frames (small: 20). Trajectories have to be longer than that; those
+                 of the embedded data have 12 to 57 frames, which want --config.data.gap.max=40
+                 --config.data.gap.center=20.
   single_stream  one transformer on both inputs: half the compute.
   videomae       masked autoencoder of two frames.
   smoke          a few steps of a tiny network, for tests.

@@ -7,12 +7,21 @@ import sys
 from vistraj_jax.core import checks
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-  """Shows defaults, and the module docstring as it is written."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+  """Shows defaults that say something, and the module docstring as it is written."""
+
+  def _get_help_string(self, action):
+    default = action.default
+    if default is None or default is False or default in (argparse.SUPPRESS, "", [], ()):
+      return action.help
+    values = default if isinstance(default, list | tuple) else [default]
+    return f"{action.help or ''} (default: {' '.join(map(str, values))})".lstrip()
 
 
 def parser(description, **kwargs):
   """Returns an ArgumentParser whose help shows defaults and keeps the line breaks."""
+  file = pathlib.Path(sys.argv[0])
+  kwargs = {"prog": f"{file.parent.name}.{file.stem}", **kwargs}  # as python -m knows it
   return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **kwargs)
 
 
@@ -34,6 +43,18 @@ def labelled(option, runs):
     )
     sources[label] = pathlib.Path(path)
   return sources
+
+
+def require_folder(path):
+  """Refuses an --out that cannot become a folder, before any work is done for it.
+
+  Raises:
+    InputError: `path`, or a folder that it should lie in, is a file.
+  """
+  for place in (pathlib.Path(path), *pathlib.Path(path).parents):
+    checks.require(
+      not place.exists() or place.is_dir(), f"--out: {place} is a file; give a folder for results."
+    )
 
 
 def run(main):

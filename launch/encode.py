@@ -16,7 +16,6 @@ with --worker and --workers. Then:
   python -m launch.train --config=configs/vlm_waypoint.py --config.data.features=features/smolvlm
 """
 
-import argparse
 import json
 import pathlib
 import time
@@ -28,6 +27,7 @@ from vistraj_jax.core import checks
 def main(argv=None):
   """Encodes the splits and prints what it made."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   for name in ("batch_size", "shard_frames", "workers"):
     checks.require(getattr(args, name) >= 1, f"--{name}: {getattr(args, name)}; give 1 or more.")
   checks.require(
@@ -59,15 +59,14 @@ def main(argv=None):
 def _parser():
   parser = command_line.parser(__doc__)
   add = parser.add_argument
-  required = {"required": True, "default": argparse.SUPPRESS}
-  add("--data", help="folder of launch.prepare waymo_e2e", **required)
-  add("--out", help="folder for the features", **required)
-  add("--encoder", help="name in the table of encoders, for example smolvlm_tower", **required)
+  add("--data", help="folder of launch.prepare waymo_e2e", required=True)
+  add("--out", help="folder for the features", required=True)
+  add("--encoder", help="name in the table of encoders, for example smolvlm_tower", required=True)
   add(
     "--checkpoint",
     help="its weights: folder, file or hub repository; a run of launch.train that trained or "
     "adapted it; random:SEED for random ones",
-    **required,
+    required=True,
   )
   add("--sha256", help="what the weights file must have")
   add("--adapter", help="folder of a LoRA adapter to merge into the weights")

@@ -63,6 +63,7 @@ def main(arguments=None):
 
     return evaluate_videos.main(arguments[1:])
   args = _parser().parse_args(arguments)
+  command_line.require_folder(args.out)
 
   from vistraj_jax.metrics import report
   from vistraj_jax.tracking import mot_files

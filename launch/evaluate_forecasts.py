@@ -26,6 +26,7 @@ from vistraj_jax.core import checks, files
 def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
+  command_line.require_folder(args.out)
   from vistraj_jax.data import forecasts
   from vistraj_jax.metrics import bootstrap, report
   from vistraj_jax.metrics import forecasts as scoring

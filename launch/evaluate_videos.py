@@ -32,6 +32,7 @@ MAIN, PIXELS, CEILING = "predicted", "through_pixels", "ceiling"
 def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
+  command_line.require_folder(args.out)
   least = {"batch_size": 1, "windows": 1, "samples": 1, "keep": 0}
   for name, smallest in least.items():
     value = getattr(args, name)
@@ -77,7 +78,7 @@ def _parser():
     help="folders of launch.prepare future_video; default: what the run trained on, called by the "
     "split",
   )
-  add("--split", default="val", choices=("train", "val", "test"))
+  add("--split", default="val", choices=("train", "val", "test"), help="whose videos")
   add("--windows", type=int, default=1, help="windows to predict one after the other")
   add("--samples", type=int, default=1, help="futures of each past, for heads over codes")
   add("--fvd", metavar="FILE", help="weights of launch.convert i3d_inception")

@@ -57,7 +57,8 @@ def add_arguments(parser):
     "--tokenizer_arguments", default="", help="further arguments of its launch.train, in one text"
   )
   add("--evaluate_arguments", default="", help="further arguments of launch.evaluate videos")
-  add("settings", nargs="*", help="settings of all rows, such as --config.model.dtype=bfloat16")
+  text = "after --: settings of all rows, such as -- --config.model.dtype=bfloat16"
+  add("settings", nargs="*", help=text)
 
 
 def report(args):

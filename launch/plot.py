@@ -1,15 +1,15 @@
-"""Draws training curves, HOTA over the localisation threshold, tracks and waypoints over frames.
+"""Draws what runs logged, predicted and scored.
 
 examples:
   python -m launch.plot curves --logs runs/a runs/b --out curves.png
   python -m launch.plot hota --scores runs/scores/scores.json --out hota.png
-  python -m launch.plot tracks --data data/world/val --run runs/trackssm --out tracks.mp4 --truth
+  python -m launch.plot tracks --data data/nuscenes/val --run runs/trackssm --out tracks.mp4 --truth
   python -m launch.plot waypoints --data data/waymo --runs runs/siglip:SigLIP --out waypoints.png
   python -m launch.plot pairs --run runs/two_stream --gaps 1 3 10 --out pairs.png
   python -m launch.plot attention --run runs/two_stream --data data/bridge --out attention.png
-  python -m launch.plot ablation --report runs/report/report.json --out ablation.png
+  python -m launch.plot ablation --report report/two_stream/bars.json --out ablation.png
   python -m launch.plot futures --run runs/xmem --out futures.png
-  python -m launch.plot videos --predictions runs/magvit/predictions.npz --out strips.png
+  python -m launch.plot videos --predictions scores/val.npz --out strips.png
 
 `python -m launch.plot curves --help` and so on show the options of each.
 """

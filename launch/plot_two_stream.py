@@ -30,7 +30,7 @@ def add_commands(add):
     parser.add_argument("--out", required=True, help="PNG file to write")
 
   parser = add("ablation", help="bars of a report's runs", description=ABLATION)
-  parser.add_argument("--report", required=True, help="JSON file of a report")
+  parser.add_argument("--report", required=True, help="bars.json of launch.report two_stream")
   parser.add_argument("--metrics", nargs="+", help="names of metrics; else all")
   parser.add_argument("--out", required=True, help="PNG file to write")
 

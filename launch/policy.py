@@ -34,6 +34,7 @@ ROLLOUT = "Counts successes in the generated manipulation world."
 def main(argv=None):
   """Runs one of the two commands; returns 0."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   from launch import runtime
 
   runtime.configure()
@@ -111,11 +112,11 @@ def _rollout(args):
   if pictures:
     video.write_video(out / "rollout.mp4", pictures, rate)
     written.append("rollout.mp4")
-  rows = [["who acts", "", "success (%)", "95 % interval", "episodes", "mean steps"]]
+  rows = [["who acts", "", "success (%)", "95 % interval", "progress (%)", "episodes", "steps"]]
   for name, one in result["success"].items():
     between = f"{100 * one['low']:.0f} to {100 * one['high']:.0f}"
-    steps = f"{one['mean_steps']:.0f}"
-    shown = [f"{100 * one['rate']:.0f}", between, str(one["trials"]), steps]
+    progress, steps = f"{100 * one['mean_progress']:.0f}", f"{one['mean_steps']:.0f}"
+    shown = [f"{100 * one['rate']:.0f}", between, progress, str(one["trials"]), steps]
     rows.append([name.replace("_", " "), "", *shown])
   print(report.as_text(rows))
   print("written: " + ", ".join(str(out / name) for name in written))

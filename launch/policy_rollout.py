@@ -11,7 +11,9 @@ def run(path, args):
     args: of `launch.policy rollout`.
 
   Returns:
-    (JSON-able result, pictures uint8 [S, S, 3] of the first episodes, frames a second).
+    (JSON-able result, pictures uint8 [S, S, 3] of the first episodes, frames a second). Progress is
+    the share of the way to its square that the block has gone in the end: 0 where nobody has
+    touched it, negative where it is farther than before.
 
   Raises:
     InputError: no policy for this robot.
@@ -45,11 +47,13 @@ def run(path, args):
         world = worlds[k % len(worlds)]
         outcomes.append(_episode(world, args.first_seed + k, actor, name == "policy", film))
         bar.update()
-      rate_of = success.wilson(sum(good for good, _ in outcomes), len(outcomes))
+      rate_of = success.wilson(sum(good for good, _, _ in outcomes), len(outcomes))
       found[name] = {
         **rate_of._asdict(),
-        "mean_steps": float(np.mean([steps for _, steps in outcomes])),
-        "episodes": [bool(good) for good, _ in outcomes],
+        "mean_steps": float(np.mean([steps for _, steps, _ in outcomes])),
+        "mean_progress": float(np.mean([progress for _, _, progress in outcomes])),
+        "episodes": [bool(good) for good, _, _ in outcomes],
+        "progress": [progress for _, _, progress in outcomes],
       }
   result = {
     "policy": str(path),
@@ -103,10 +107,11 @@ def _worlds(path, about, source):
 
 
 def _episode(world, seed, actor, needs_frames, film):
-  """Returns (success, steps); frames are painted only where somebody looks at them."""
+  """Returns (success, steps, progress); frames are painted only where somebody looks at them."""
   import numpy as np
 
   frame, done, good = world.reset(seed), False, False
+  far = world.distance
   while not done:
     action = actor(world, frame)
     if film is not None:
@@ -115,4 +120,4 @@ def _episode(world, seed, actor, needs_frames, film):
       frame, done, good = world.step(action)
     else:
       done, good = world.advance(action)
-  return good, world.steps
+  return good, world.steps, 1 - world.distance / far

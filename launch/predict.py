@@ -20,6 +20,8 @@ from vistraj_jax.core import checks
 def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
+  if args.out:
+    command_line.require_folder(args.out)
   checks.require(
     args.batch_size >= 1, f"--batch_size: {args.batch_size} received, 1 or more wanted."
   )
@@ -54,8 +56,8 @@ def _parser():
   add = parser.add_argument
   add("--run", required=True, help="folder of launch.train, or of its phase of futures")
   add("--data", help="folder of launch.prepare nuscenes_clips; default: what the run trained on")
-  add("--split", default="val", choices=("train", "val", "test"))
-  add("--batch_size", type=int, default=8)
+  add("--split", default="val", choices=("train", "val", "test"), help="whose agents")
+  add("--batch_size", type=int, default=8, help="clips at once")
   add("--no_masks", action="store_true", help="leave the masks out: they need most of the space")
   add("--out", help="folder; default: forecasts/ in the run")
   return parser

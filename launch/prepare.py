@@ -9,11 +9,11 @@
   python -m launch.prepare world --out data/nuscenes_world --processes 2
   python -m launch.prepare manipulation --layout libero --out data/libero_demos --processes 2
 
-A command that was interrupted goes on where it stopped when it is given again. The work is done
-here, in --processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
+A command that was interrupted, or stopped at bad data, goes on where it stopped when it is given
+again; --keep_going may be added, other settings may not change. The work is done here, in
+--processes, or on a cluster by Apache Beam (--runner; all its workers must see --out).
 """
 
-import argparse
 import functools
 import shlex
 
@@ -49,7 +49,7 @@ def _parser():
   for name, (text, description, arguments, _) in _PREPARATIONS.items():
     command = add(name, help=text, description=description)
     arguments(command)
-    command.add_argument("--out", required=True, default=argparse.SUPPRESS, help="output folder")
+    command.add_argument("--out", required=True, help="output folder")
     _runner_arguments(command)
   text = "pictures of prepared boxes over the images"
   prepare_check.arguments(add("check", help=text, description=prepare_check.DESCRIPTION))
@@ -107,7 +107,6 @@ def _mot_arguments(parser):
   parser.add_argument(
     "--source",
     required=True,
-    default=argparse.SUPPRESS,
     help="folder of sequences or of split folders",
   )
   parser.add_argument(
@@ -145,9 +144,7 @@ def _mot(args, options):
 
 
 def _kitti_arguments(parser):
-  parser.add_argument(
-    "--source", required=True, default=argparse.SUPPRESS, help="folder that holds label_02"
-  )
+  parser.add_argument("--source", required=True, help="folder that holds label_02")
   parser.add_argument(
     "--detections",
     nargs="+",

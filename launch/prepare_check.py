@@ -2,6 +2,7 @@
 
 import argparse
 
+from launch import command_line
 from vistraj_jax.core import checks
 
 DESCRIPTION = """Draws the boxes that `prepare nuscenes` wrote over the camera's images: those of
@@ -14,10 +15,9 @@ to keyframe."""
 def arguments(parser):
   """Adds the options of the command."""
   add = parser.add_argument
-  required = {"required": True, "default": argparse.SUPPRESS}
-  add("--dataroot", help="folder that holds v1.0-*, samples and sweeps", **required)
+  add("--dataroot", help="folder that holds v1.0-*, samples and sweeps", required=True)
   add("--version", default="v1.0-trainval", help="version folder of the tables")
-  add("--data", help="output folder of `prepare nuscenes`", **required)
+  add("--data", help="output folder of `prepare nuscenes`", required=True)
   add("--scene", default="0", help="name, or number among the prepared scenes, from 0")
   add("--camera", default="CAM_FRONT", help="one of the prepared cameras")
   add("--samples", type=int, default=5, help="keyframes on the sheet, evenly spread")
@@ -29,7 +29,7 @@ def arguments(parser):
     help="these keyframes instead, from 0",
   )
   add("--width", type=int, default=480, help="width of one picture on the sheet, px")
-  add("--out", help="folder for the sheet and the video", **required)
+  add("--out", help="folder for the sheet and the video", required=True)
 
 
 def run(args):
@@ -42,6 +42,7 @@ def run(args):
   from vistraj_jax.tracking import mot_files
   from vistraj_jax.viz import keyframe_boxes, video
 
+  command_line.require_folder(args.out)
   for name, least, most in (("samples", 1, 1000), ("width", 64, 4096)):
     value = getattr(args, name)
     checks.require(
@@ -62,11 +63,17 @@ def run(args):
   scene = database.Database(args.dataroot, args.version).scene(scene_name)
   checks.choice(f"--camera ({scene_name})", args.camera, scene.cameras)
   frames, interval = check.frames_of(scene.cameras[args.camera], info)
+  last = frames[-1].keyframe
+  keyframes = getattr(args, "keyframes", check.spread(args.samples, last + 1))
+  for keyframe in keyframes:
+    checks.require(
+      0 <= keyframe <= last,
+      f"--keyframes: {keyframe} received, but {scene_name} {args.camera} has 0 to {last}.",
+    )
   print(f"{scene_name} {args.camera}: {info.length} frames at {info.frame_rate:g} Hz")
   print(check.report(check.numbers(scene, table, frames, interval), interval))
   check.require_images(args.dataroot, frames)
 
-  keyframes = getattr(args, "keyframes", check.spread(args.samples, frames[-1].keyframe + 1))
   sequence = keyframe_boxes.Sequence(
     name=f"{scene_name} {args.camera}",
     width=info.width,

@@ -1,6 +1,5 @@
 """The nuscenes_clips part of launch.prepare: clips of agents for XMem."""
 
-import argparse
 import time
 
 _NUMBERS = {
@@ -26,8 +25,7 @@ def clips_arguments(parser):
 
   default = clips.DEFAULTS
   add = parser.add_argument
-  required = {"required": True, "default": argparse.SUPPRESS}
-  add("--dataroot", help="folder that holds v1.0-*, maps, samples and sweeps", **required)
+  add("--dataroot", help="folder that holds v1.0-*, maps, samples and sweeps", required=True)
   add("--version", default="v1.0-trainval", help="v1.0-trainval or v1.0-mini")
   add("--split", nargs="+", help="of train, val and test; default: all that have scenes there")
   add(

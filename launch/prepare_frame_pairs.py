@@ -1,6 +1,5 @@
 """The two-stream part of launch.prepare: bridge, egodex, video, libero."""
 
-import argparse
 import time
 
 _SHARES = {"bridge": 0.1, "egodex": 0.05, "video": 0.1, "libero": 0.1}
@@ -66,7 +65,7 @@ def libero(args, options):
 
 
 def _common(parser, source, text):
-  parser.add_argument("--source", required=True, default=argparse.SUPPRESS, help=text)
+  parser.add_argument("--source", required=True, help=text)
   parser.add_argument(
     "--size", type=int, default=256, help="side in px of the square frames that are stored"
   )

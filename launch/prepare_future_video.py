@@ -1,6 +1,5 @@
 """The future-video part of launch.prepare: future_video, generated_videos."""
 
-import argparse
 import pathlib
 import time
 
@@ -12,7 +11,6 @@ def future_video_arguments(parser):
   parser.add_argument(
     "--source",
     required=True,
-    default=argparse.SUPPRESS,
     help="folder of videos, folders of PNG or JPEG images, .npy and .npz arrays, with subfolders; "
     "its folders train, val and test are the splits",
   )

@@ -10,7 +10,6 @@ def nuscenes_arguments(parser):
   parser.add_argument(
     "--dataroot",
     required=True,
-    default=argparse.SUPPRESS,
     help="folder that holds v1.0-*, maps, samples and sweeps",
   )
   parser.add_argument("--version", default="v1.0-trainval", help="v1.0-trainval or v1.0-mini")

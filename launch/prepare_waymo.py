@@ -1,6 +1,5 @@
 """The Waymo part of launch.prepare."""
 
-import argparse
 import time
 
 
@@ -9,7 +8,6 @@ def waymo_e2e_arguments(parser):
   parser.add_argument(
     "--source",
     required=True,
-    default=argparse.SUPPRESS,
     help="folder of training_*, val_* and test_*.tfrecord-* shards",
   )
   parser.add_argument(

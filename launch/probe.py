@@ -33,6 +33,7 @@ PROBES = ("linear", "mlp", "attentive")
 def main(argv=None):
   """Runs the probes and prints their table; returns 0."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   checks.require(len(args.split) <= 2, f"--split: {args.split}; give one split, or two.")
   checks.require(args.pairs >= 1, f"--pairs: {args.pairs} received, 1 or more allowed.")
 

@@ -44,6 +44,7 @@ _LAYERS_BATCH = 256  # frames at once
 def main(argv=None):
   """Runs one report and prints its table."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   commands = {"waypoints": _waypoints, "grid": _grid, "layers": _layers}
   commands |= {"two_stream": two_stream_report.report, "magvit": magvit_report.report}
   return commands[args.command](args)
@@ -66,7 +67,7 @@ def _parser():
   layers = add("layers", help="ablation over hidden states", description=LAYERS)
   layers.add_argument("--features", required=True, help="folder of launch.encode")
   layers.add_argument(
-    "settings", nargs="*", help="settings of launch.train, such as --config.phases.head.epochs=4"
+    "settings", nargs="*", help="after --: settings, such as -- --config.phases.head.epochs=4"
   )
   streams = add("two_stream", help="ablation of two-stream encoders", description=TWO_STREAM)
   two_stream_report.add_arguments(streams)

@@ -25,6 +25,7 @@ from vistraj_jax.core import checks, files
 def main(argv=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   checks.require(args.side >= 16, f"--side: {args.side} px is not allowed; choose 16 or more.")
   settings = _settings(args)
   runtime.configure()

@@ -58,7 +58,7 @@ def _parser():
   add("--data", help="folder of launch.prepare waymo_e2e with the test split")
   add("--features", help="folder of launch.encode with the test split")
   add("--split", default="test", help="where the listed frames are")
-  add("--batch_size", type=int, default=64)
+  add("--batch_size", type=int, default=64, help="frames at once")
   add("--out", help="archive to write, .tar.gz")
   add("--account_name", help="e-mail address of the challenge account")
   add("--unique_method_name", help="name of the method on the leaderboard")

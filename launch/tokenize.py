@@ -16,7 +16,6 @@ Then the codes of all windows, past and future encoded apart, in shards whose ev
 tokenizer. The same command goes on where it was interrupted.
 """
 
-import argparse
 import functools
 import hashlib
 import json
@@ -33,6 +32,7 @@ _SHOWN = 4  # windows in the picture
 def main(argv=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(argv)
+  command_line.require_folder(args.out)
   for name in ("windows", "batch_size", "shard_windows", "report_windows"):
     checks.require(getattr(args, name) >= 1, f"--{name}: {getattr(args, name)}; give 1 or more.")
   from launch import runtime
@@ -69,12 +69,11 @@ def main(argv=None):
 def _parser():
   parser = command_line.parser(__doc__)
   add = parser.add_argument
-  required = {"required": True, "default": argparse.SUPPRESS}
-  add("--data", help="folder of launch.prepare future_video", **required)
+  add("--data", help="folder of launch.prepare future_video", required=True)
   add(
     "--tokenizer",
     help="weights file of launch.convert magvit_tokenizer, or run of configs/magvit_tokenizer.py",
-    **required,
+    required=True,
   )
   add("--out", default="", help="folder for report and codes; none: only print the report")
   add("--split", nargs="+", default=["train", "val"], help="splits to encode")

@@ -36,6 +36,7 @@ MOTIONS = ("trackssm", "kalman", "constant_velocity", "identity")
 def main(arguments=None):
   """Runs the command line; returns 0."""
   args = _parser().parse_args(arguments)
+  command_line.require_folder(args.out)
   checks.require(
     args.parallel_sequences >= 1,
     f"--parallel_sequences: {args.parallel_sequences} is not allowed; choose 1 or more.",

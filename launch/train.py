@@ -100,10 +100,14 @@ def _about(examples):
 
 
 def _save_config(config, workdir):
-  """Writes config.json, or checks that the one there is of the same experiment."""
+  """Writes config.json, or checks that the one there is of the same experiment.
+
+  Without a checkpoint there is nothing to mix up: a run that was refused may start again.
+  """
   path = pathlib.Path(workdir) / "config.json"
   new = json.loads(config.to_json_best_effort())
-  if path.exists():
+  saved = (f for kind in ("best", "latest") for f in path.parent.glob(f"*/{kind}/*"))
+  if path.exists() and any(saved):
     old, now = _flat(json.loads(path.read_text())), _flat(new)
     changed = [
       f"{k} was {old.get(k)!r}, is {now.get(k)!r}"

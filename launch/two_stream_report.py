@@ -45,7 +45,11 @@ NOTE = (
   "stands beside; the rows of copy and img_t + M are of the first row's pairs. With M of four "
   "channels img_t + M is the frame to be predicted."
 )
-ACTED = "Success is of {episodes} episodes a seed."
+ACTED = (
+  "Success and progress, the share of the way to its square that the block goes, are of {episodes} "
+  "episodes a seed."
+)
+_ACTED = {"success": "rate", "progress": "mean_progress"}  # column: its name in rollout.json
 _DIGITS = (("loss", 5), ("MSE", 5), ("PSNR", 2), ("PSNR of copy", 2), ("SSIM", 4))
 
 
@@ -53,7 +57,8 @@ def add_arguments(parser):
   """Adds the arguments of the command."""
   add = parser.add_argument
   add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="rows of the table")
-  add("--size", choices=("full", "small"), default="full", help="of the variants")
+  text = "of the variants; v6 of full size wants trajectories of more than 60 frames"
+  add("--size", choices=("full", "small"), default="full", help=text)
   add("--grid", help="JSON list of rows in place of --variants and --size, see above")
   add("--seeds", nargs="+", type=int, default=[0], help="of pretraining, probes and policies")
   add("--data", default="embedded:libero", help="for probes and policies, see launch.probe")
@@ -63,7 +68,8 @@ def add_arguments(parser):
   add("--probe_arguments", default="", help="further arguments of launch.probe, in one text")
   add("--policy_arguments", default="", help="further arguments of launch.policy train")
   add("--episodes", type=int, default=50, help="of every policy; 0: policies do not act")
-  add("settings", nargs="*", help="settings of all rows, such as --config.phases.pretrain.epochs=8")
+  text = "after --: settings of all rows, such as -- --config.phases.pretrain.epochs=8"
+  add("settings", nargs="*", help=text)
 
 
 def report(args):
@@ -171,8 +177,8 @@ def _run(row, seed, is_first, words, args):
     "copy last action": {"policy MSE": learned["scores"]["copy_last_action"]["mse"]},
   }
   if acted:
-    others["random actions"] = {"success": acted["success"]["random_actions"]["rate"]}
-    others["scripted expert"] = {"success": acted["success"]["scripted_expert"]["rate"]}
+    for name in ("random_actions", "scripted_expert"):
+      others[name.replace("_", " ")] = _acted(acted, name)
   for label_of, key in (("copy img_t", "copy"), ("img_t + M", "add_motion")):
     named = {"PSNR": f"psnr/{key}", "SSIM": f"ssim/{key}", "MSE": f"mse/{key}"}
     others[label_of] = {name: metrics[k] for name, k in named.items() if k in metrics}
@@ -210,7 +216,11 @@ def r2(scores):
 
 def _transferred(learned, acted, offline, closed):
   found = {"policy MSE": learned["scores"][offline]["mse"]}
-  return found | {"success": acted["success"][closed]["rate"]} if acted else found
+  return found | _acted(acted, closed) if acted else found
+
+
+def _acted(acted, actor):
+  return {column: acted["success"][actor][name] for column, name in _ACTED.items()}
 
 
 def _policy(weights, out, workdir, common, words, label, args):
@@ -258,15 +268,14 @@ def _cost(workdir):
 
 def _transfer_table(found):
   probes = list(dict.fromkeys(n for one in found.values() for n in one if n.startswith("R2 ")))
-  has_acted = any("success" in one for one in found.values())
-  rows = [["run", "", *probes, "policy MSE", *(["success (%)"] if has_acted else [])]]
+  closed = list(_ACTED) if any("success" in one for one in found.values()) else []
+  rows = [["run", "", *probes, "policy MSE", *(f"{name} (%)" for name in closed)]]
   for label, one in found.items():
     if not one.keys() & {*probes, "policy MSE", "success"}:
       continue
     cells = [grid.cell(one.get(name), 3) for name in probes]
     cells.append(grid.cell(one.get("policy MSE"), 4))
-    if has_acted:
-      cells.append(grid.cell([100 * value for value in one.get("success", [])], 0))
+    cells += [grid.cell([100 * value for value in one.get(name, [])], 0) for name in closed]
     rows.append([label, "", *cells])
   return rows
 

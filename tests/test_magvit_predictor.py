@@ -111,7 +111,7 @@ def test_errors():
     run(np.zeros((1, 5, 2, 3, 6)))
   with pytest.raises(checks.InputError, match="7 channels received"):
     run(np.zeros((1, 3, 2, 3, 7)))
-  with pytest.raises(checks.InputError, match=r"config.model.attend.*'all'"):
+  with pytest.raises(checks.InputError, match=r"config.model.transformer.attend.*'all'"):
     small(attend="all")
   with pytest.raises(checks.InputError, match="18 tokens for a table of 17"):
     small(positions="table", num_positions=17)

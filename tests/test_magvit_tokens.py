@@ -168,7 +168,7 @@ def test_next_frame_loss():
   nats, want = run(codes)
   assert nats.shape == (2, 3, 2, 3)
   np.testing.assert_allclose(nats[:, 1:2], want, rtol=1e-4)
-  with pytest.raises(checks.InputError, match=r"causal=False"):
+  with pytest.raises(checks.InputError, match="one by one; train .autoregressive."):
     autoregressive.next_frame_nats(*made("subtokens"))
 
 

@@ -74,6 +74,8 @@ def test_empty_file_has_no_rows(tmp_path, text):
     ("2,8,x1,0,3,4,1,1", "truth", ["left", "'x1'", "number"]),
     ("2,8,1,0,3,nan,1,1", "truth", ["height", "nan", "finite"]),
     ("2,8,1,0,inf,4,1,1", "truth", ["width", "inf", "finite"]),
+    ("2,8,1e300,0,3,4,1,1", "truth", ["left edge", "1e+300", "within 1e+08 px"]),
+    ("2,8,1,0,3,2e8,1,1", "detection", ["height", "200000000", "within 1e+08 px"]),
     ("2,8,1,0,3,4,nan,1", "prediction", ["score", "nan", "finite"]),
     ("2,8,1,0,-3,4,1,1", "truth", ["width", "-3", "0 px or more"]),
     ("2,8,1,0,3,-0.5,1,1", "detection", ["height", "-0.5", "0 px or more"]),

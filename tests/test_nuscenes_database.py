@@ -51,7 +51,12 @@ def test_scene_and_its_file(root, tmp_path):
 
 
 def test_scene_without_annotations(root, tmp_path):
-  nuscenes_tables.edit(root, "sample_annotation", list.clear)
+  last = _read(root, "scene-0916").sample.tolist()
+
+  def of_the_other(records):
+    records[:] = [row for row in records if row["sample_token"] in last]
+
+  nuscenes_tables.edit(root, "sample_annotation", of_the_other)
   scenes.save(tmp_path / "scene.npz", _read(root))
   assert scenes.load(tmp_path / "scene.npz").instance.shape == (0,)
 
@@ -127,6 +132,10 @@ def test_missing_files(root):
     ("map", '[{"token": "a"}]', "map.json: map a names None, no file in"),
     ("map", '[{"token": "a", "filename": "maps"}]', "map.json: map a names 'maps', no file in"),
     ("map", "[]", "nuscenes-devkit cannot open the tables .IndexError"),
+    *(
+      (t, "[]", f"{t}.json: holds no record, so there is nothing to prepare; download")
+      for t in ("scene", "sample", "sample_data", "sample_annotation")
+    ),
     ("instance", '[{"tokem": "a"}]', "instance.json: is no list of records with a token each"),
     ("sample_data", '[{"token": "a"}]', "nuscenes-devkit cannot open the tables .KeyError: '"),
   ],
@@ -151,6 +160,13 @@ def test_damaged_tables(root, table, text, sentence):
     ("sample_annotation", "visibility_token", "9", "visibility_token '9'; '1' to '4' or an empty"),
     ("sample_annotation", "translation", [1, 2], r"translation is \[1, 2\]; 3 finite numbers"),
     ("sample_annotation", "size", [1, 2, float("nan")], "size is .*nan.*; 3 finite numbers of 0"),
+    *(
+      ("sample_annotation", field, [1e200] * width, rf"{field} is \[1e\+200, .*beyond 1e\+08")
+      for field, width in (("translation", 3), ("size", 3), ("rotation", 4))
+    ),
+    ("ego_pose", "translation", [0, 0, -1e9], "ego_pose .*: translation is .* none beyond"),
+    ("sample", "timestamp", 1e30, r"timestamp is 1e\+30; .*, none beyond 1e\+18"),
+    ("sample_annotation", "rotation", [1e-200, 0, 0, 0], "a quaternion other than 0 wanted"),
     ("sample_annotation", "rotation", [0, 0, 0, 0], "a quaternion other than 0 wanted"),
     ("instance", "category_token", "x", "instance .*category_token 'x' points to no record of cat"),
     ("sample_annotation", "visibility_token", [1], r"visibility_token \[1\]; '1' to '4' or an emp"),

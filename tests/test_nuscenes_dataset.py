@@ -350,6 +350,8 @@ def test_missing_images(small, tmp_path):
   statistics = _prepare(small, tmp_path / "out", images=True, keep_going=True)
   assert list(statistics["skipped"]) == ["scene-0916"]
   assert _prepare(small, tmp_path / "without")["splits"]["val"]["sequences"] == 12
+  slow = _prepare(small, tmp_path / "slow", images=True, target_fps=2)  # links no sweep
+  assert slow["splits"]["val"]["sequences"] == 12
 
 
 def test_cameras_and_sweeps_that_are_missing(small, tmp_path):

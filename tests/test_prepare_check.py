@@ -217,7 +217,8 @@ def test_scene_by_number_and_chosen_keyframes(prepared, capsys):
     (["--samples", "0"], r"--samples: 0 is not allowed; choose 1 to 1000"),
     (["--width", "1"], r"--width: 1 is not allowed; choose 64 to 4096"),
     (["--width", "1000000"], r"--width: 1000000 is not allowed; choose 64 to 4096"),
-    (["--keyframes", "4"], r"keyframe 4: scene-0103 CAM_FRONT has keyframes 0 to 3"),
+    (["--keyframes", "4"], r"--keyframes: 4 received, but scene-0103 CAM_FRONT has 0 to 3"),
+    (["--keyframes", "0", "-1"], r"--keyframes: -1 received, but scene-0103 CAM_FRONT has"),
     (["--data", "nowhere"], r"nowhere: no such folder"),
   ],
 )

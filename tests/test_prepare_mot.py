@@ -261,6 +261,7 @@ def test_kitti(tmp_path):
     (_CAR.format(447), "0001.txt:1: frame is 447; the sequence has frames 0 to 446"),
     (_CAR.format("x"), "0001.txt:1: frame is 'x'; write a number"),
     (_CAR.format(0).replace("100.5", "nan"), "0001.txt:1: left is nan"),
+    (_CAR.format(0).replace("100.5", "1e300"), r"0001.txt:1: left is 1e300; .* within 1e\+08"),
     (_CAR.format(0).replace("100.5", "300"), "0001.txt:1: box .* has a negative size"),
     (_CAR.format(0).replace("Car", "car"), "0001.txt:1: type: 'car' is not allowed"),
     (_CAR.format(0) + "\n" + _CAR.format(0), "0001.txt:2: id 3 is in frame 0 twice .line 1."),

@@ -226,7 +226,10 @@ def test_start_from_weights_file(root, uninterrupted, tmp_path):
   got = _best(tmp_path / "run", "decoder")
   for name, value in weights.flatten(params).items():
     np.testing.assert_array_equal(got[name], value)
-  del params["encoder"]["norm_f"]
+  changes["model.box_sigmoid"] = False
+  with pytest.raises(checks.InputError, match="with box_sigmoid=True, .*set --config.model.box_s"):
+    train.train(tiny_run.config(root, **changes), tmp_path / "linear")
+  del params["encoder"]["norm_f"], changes["model.box_sigmoid"]
   params["encoder"]["layer0"]["norm"]["scale"] = np.ones(5, np.float32)
   params["extra"] = np.ones(1, np.float32)
   weights.save_weights(path, params, "trackssm", settings)
@@ -237,6 +240,13 @@ def test_start_from_weights_file(root, uninterrupted, tmp_path):
   with pytest.raises(checks.InputError, match=sentence):
     train.train(tiny_run.config(root, **changes), tmp_path / "other")
   del config
+
+
+def test_a_refused_run_starts_again_with_other_settings(root, tmp_path):
+  with pytest.raises(checks.InputError, match="nowhere"):
+    train.train(tiny_run.config(root, **{"init.checkpoint": "nowhere"}), tmp_path / "run")
+  assert (tmp_path / "run" / "config.json").is_file()
+  train.train(tiny_run.config(root, run="decoder"), tmp_path / "run")
 
 
 def test_moving_average(root, tmp_path):

@@ -231,6 +231,15 @@ def test_triangle_needs_its_center(root):
     pipeline.load(_config(root, **{"data.gap.dist": "triangular"}).data, "train", {})
 
 
+def test_gaps_that_are_too_long_for_their_center(root):
+  changes = {"data.gap.dist": "triangular", "data.gap.max": 60, "data.gap.center": 30}
+  sentence = r"give 11 or less and config.data.gap.center \(now 30\) no more than that, or longer"
+  with pytest.raises(checks.InputError, match=sentence):
+    pipeline.load(_config(root, **changes).data, "train", {"image_size": 32})
+  changes |= {"data.gap.max": 11, "data.gap.center": 11}
+  pipeline.load(_config(root, **changes).data, "train", {"image_size": 32})
+
+
 def test_quarter_turns():
   image = np.arange(2 * 3 * 3 * 1).reshape(2, 3, 3, 1)
   for k in range(4):

@@ -72,6 +72,8 @@ def test_presets_build(variant):
   if variant == "videomae":
     inputs = (*inputs, jnp.zeros((1, net.num_patches)))
   shapes = cases.shapes(net, *inputs)
+  encode = lambda p: net.apply({"params": p}, image, image, method="encode")  # noqa: E731
+  jax.eval_shape(encode, settings.encoder_params(settings.shapes(net)["params"]))
   has = lambda name: any(name in n for n in shapes)  # noqa: E731
   if variant in ("a", "b", "c", "d"):
     assert has("decoder/skip0") == (variant != "a")

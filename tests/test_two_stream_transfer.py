@@ -212,6 +212,8 @@ def test_closed_loop(folder, demonstrations, tmp_path, capsys):
   assert outcome["scripted_expert"]["rate"] == 1 and outcome["scripted_expert"]["mean_steps"] < 299
   assert outcome["policy"]["episodes"] == [False] == outcome["mean_action"]["episodes"]
   assert outcome["policy"]["mean_steps"] == outcome["random_actions"]["mean_steps"] == 300
+  assert outcome["scripted_expert"]["mean_progress"] > 0.8  # within 2 cm of 10 or more
+  assert len(outcome["policy"]["progress"]) == 1 and outcome["policy"]["progress"][0] < 0.8
   assert (tmp_path / "rollout.mp4").stat().st_size > 1000
   assert "scripted expert" in capsys.readouterr().out
 
@@ -302,7 +304,8 @@ def _finish(command, calls):
     _write(path / "policy.json", {"scores": {name: {"mse": 0.2} for name in names}})
   else:
     names = ("policy", "mean_action", "random_actions", "scripted_expert")
-    _write(path / "rollout.json", {"success": {name: {"rate": 0.25} for name in names}})
+    outcome = {"rate": 0.25, "mean_progress": 0.5}
+    _write(path / "rollout.json", {"success": dict.fromkeys(names, outcome)})
   return argparse.Namespace(returncode=0)
 
 

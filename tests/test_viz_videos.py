@@ -65,9 +65,11 @@ def test_horizon(tmp_path):
   figure = future_video.draw_horizon(scores, tmp_path / "h.png")
   shown = [ax for ax in figure.axes if ax.get_visible()]
   assert [ax.get_title() for ax in shown] == ["PSNR (dB)", "IoU of the foreground"]
-  lines = {line.get_label(): line for line in shown[0].get_lines()}
-  assert lines["copy last"].get_linestyle() == "--" and lines["network"].get_linestyle() == "-"
-  assert lines["network"].get_xydata().tolist() == [[1, 30], [2, 28]]
+  network, copied = shown[0].get_lines()
+  assert (network.get_linestyle(), copied.get_linestyle()) == ("-", "--")
+  assert network.get_xydata().tolist() == [[1, 30], [2, 28]]
+  (legend,) = figure.legends  # one for all panels
+  assert [text.get_text() for text in legend.get_texts()] == ["network", "copy last"]
   with pytest.raises(checks.InputError, match="no scores by horizon"):
     future_video.draw_horizon({"network": {"mse": [1]}}, tmp_path / "no.png")
 

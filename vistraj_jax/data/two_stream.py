@@ -226,10 +226,14 @@ def load(cfg, split, model):
   checks.require(0 < ratio <= 1, f"config.data.crop_ratio: {ratio} received, above 0 to 1 allowed.")
   trajectories = Trajectories(cfg["root"], split)
   longest = int(trajectories.lengths.max(initial=0))
+  most = max(longest - 1, 1)
+  center = ""
+  if gap["dist"] == "triangular" and gap["center"] > most:
+    center = f" and config.data.gap.center (now {gap['center']}) no more than that"
   checks.require(
     longest > gap["max"],
     f"config.data.gap.max: {gap['max']} received, but the longest trajectory of {cfg['root']}, "
-    f"split {split!r}, has {longest} frames; give {max(longest - 1, 1)} or less.",
+    f"split {split!r}, has {longest} frames; give {most} or less{center}, or longer trajectories.",
   )
   per_trajectory = "pairs_per_trajectory" if split == "train" else "eval_pairs_per_trajectory"
   return Pairs(

@@ -191,7 +191,11 @@ def _number(where, name, text):
     value = float(text)
   except ValueError:
     raise checks.InputError(f"{where}: {name} is {text!r}; write a number.") from None
-  checks.require(np.isfinite(value), f"{where}: {name} is {text}; write a finite number.")
+  largest = mot_files.LARGEST
+  checks.require(
+    abs(value) <= largest,  # not so of nan
+    f"{where}: {name} is {text}; write a finite number within {largest:g}.",
+  )
   return value
 
 

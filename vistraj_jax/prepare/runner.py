@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import pathlib
 import shutil
+import sys
 
 from vistraj_jax.core import checks, files
 from vistraj_jax.data import example, records
@@ -129,15 +130,14 @@ def fingerprint(paths):
 def _finished(out, settings):
   """Returns whether `out` holds this data set already; raises where it holds something else.
 
-  An interrupted run of this command with other settings is thrown away: its files are parts of
-  nothing.
+  An interrupted run with other settings is of no use. It is thrown away if it had not finished a
+  unit, or if the source has changed since; else the user decides.
   """
   if not out.exists() or (out.is_dir() and not any(out.iterdir())):
     return False
   finished, interrupted = out / STATISTICS, out / _PARTS / "settings.json"
   if finished.is_file():
-    held = _read_settings(out, finished, settings)
-    different = sorted(name for name in settings if held[name] != settings[name])
+    different = _different(_read_settings(out, finished, settings), settings)
     checks.require(
       not different,
       f"{out}: holds a data set prepared with other {different}; delete it or give another "
@@ -148,9 +148,33 @@ def _finished(out, settings):
     interrupted.is_file(),
     f"{out}: is not empty and holds no prepared data; give a new output folder.",
   )
-  if _read_settings(out, interrupted, settings) != settings:
+  different = _different(_read_settings(out, interrupted, settings), settings)
+  if different:
+    if any(_tells_of_source(name, settings) for name in different):
+      print(f"{out}: starts over, for the source has changed since.", file=sys.stderr)
+    else:
+      checks.require(
+        not any(interrupted.parent.glob("[!.]*-*.json")),
+        f"{out}: holds an interrupted preparation with other {different}; give that command again "
+        "to continue it, delete the folder or give another output folder.",
+      )
     shutil.rmtree(out)
   return False
+
+
+def _different(held, settings):
+  """Returns the names of those settings by which two runs prepare other records, sorted."""
+  different = {name for name in settings if held[name] != settings[name]}
+  if settings.get("keep_going"):
+    different.discard("keep_going")  # what was finished without it had nothing to leave out
+  return sorted(different)
+
+
+def _tells_of_source(name, settings):
+  """Returns whether a setting is a fingerprint of the files to read, not a choice of the user."""
+  # Where there is an `inputs_of_tables`, `inputs` is a choice.
+  others = ("bytes",) if "inputs_of_tables" in settings else ("bytes", "inputs")
+  return name in ("inputs_of_tables", *others)
 
 
 def _read_settings(out, path, settings):

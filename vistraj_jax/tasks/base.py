@@ -21,9 +21,11 @@ class Task(Protocol):
 
   Attributes:
     SUMMARY: (title, metric name) pairs that launch.train prints of every phase's best evaluation.
+    NOT_IN_SHAPES: settings of config.model that weights have to share, though they fit without.
   """
 
   SUMMARY: ClassVar = (("loss/val", "loss/val"),)
+  NOT_IN_SHAPES: ClassVar = ()
 
   def fixed(self):
     """-> tree of arrays that are read, never trained or saved; steps see variables["fixed"]."""

@@ -21,6 +21,7 @@ class TrackSSMTask(base.Task):
     ("last box", "iou/identity"),
     ("constant velocity", "iou/constant_velocity"),
   )
+  NOT_IN_SHAPES = ("box_sigmoid",)
 
   def __init__(self, config, data_set=None):
     del data_set

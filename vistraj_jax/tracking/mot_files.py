@@ -19,6 +19,8 @@ from vistraj_jax.tracking import decimal_text
 # Class ids of this project's own files; MOTChallenge folders keep theirs (1 = pedestrian, ...).
 CLASSES = ("car", "truck", "bus", "trailer", "pedestrian", "motorcycle", "bicycle")
 
+LARGEST = 1e8  # px, of boxes to learn from or to track: far below what overflows as float32
+
 # Fewest columns per kind of file, and the names of all that are read.
 _FEWEST = {"truth": 8, "prediction": 7, "detection": 7}
 _COLUMNS = ("frame", "id", "left", "top", "width", "height", "score", "class", "visibility")
@@ -282,9 +284,12 @@ def _check_rows(path, table, kind, length):
   frames = "a frame from 1" if length is None else f"a frame from 1 to {length}, the last one"
   inside = (table.frame >= 1) & (table.frame <= (2**53 if length is None else length))
   _require_rows(path, inside, table.frame, "frame", frames)
-  for index, name in ((2, "width"), (3, "height")):
-    size = table.box_xywh[:, index]
-    _require_rows(path, size >= 0, size, name, "a size of 0 px or more")
+  for index, name in enumerate(("left edge", "top edge", "width", "height")):
+    value = table.box_xywh[:, index]
+    if index > 1:
+      _require_rows(path, value >= 0, value, name, "a size of 0 px or more")
+    near = (abs(value) <= LARGEST) | (kind == "prediction")
+    _require_rows(path, near, value, name, f"a number within {LARGEST:g} px")
   if kind == "detection":
     return
   hint = "an id of 0 or more (a detection file has -1)"

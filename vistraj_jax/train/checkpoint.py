@@ -80,7 +80,7 @@ class Checkpoints:
     self._best.close()
 
 
-def load_variables(path, like, skip=()):
+def load_variables(path, like, skip=(), settings=None):
   """Returns the variables of a weights file or a phase folder, checked against `like`.
 
   Batch statistics are taken over where the file has them under the same name and shape.
@@ -89,11 +89,18 @@ def load_variables(path, like, skip=()):
     path: as `core.trained.load` takes it.
     like: variables of the network: "params" and other collections.
     skip: patterns of parameter names that keep their value of `like` on purpose.
+    settings: {name in config.model: value} that the file's network, where it says, has to share.
 
   Raises:
-    InputError: listing missing, extra and misshapen parameters.
+    InputError: another setting; or missing, extra and misshapen parameters, which it lists.
   """
-  variables, _ = trained.load_variables(path)
+  variables, model = trained.load_variables(path)
+  for name, value in (settings or {}).items():
+    checks.require(
+      model.get(name, value) == value,
+      f"{path}: made with {name}={model.get(name)}, but config.model.{name} is {value}; set "
+      f"--config.model.{name}={model.get(name)}.",
+    )
   found, wanted = weights.flatten(variables["params"]), weights.flatten(like["params"])
   table = [*((pattern, True) for pattern in skip), (".*", False)]
   skipped = weights.flatten(rules.match(table, like["params"], "config.init.skip"))

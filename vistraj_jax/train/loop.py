@@ -146,7 +146,8 @@ class _PhaseRun:
         )
         source, skip = self.previous, ()
       if source:
-        variables = checkpoint.load_variables(source, variables, skip)
+        settings = {name: config.model[name] for name in self.task.NOT_IN_SHAPES}
+        variables = checkpoint.load_variables(source, variables, skip, settings)
     # Phases draw different numbers, and the same ones when run alone.
     rng = jax.random.fold_in(rng, sum(map(ord, phase.name)))
     return state.create(variables, tx, rng, config.ema_decay), tx

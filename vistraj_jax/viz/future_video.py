@@ -150,24 +150,26 @@ def draw_horizon(scores, path):
   names = [name for name in PANELS if any(name in series for series in scores.values())]
   checks.require(names, f"{path}: there are no scores by horizon; known are {list(PANELS)}.")
   made, axes = style.figure(min(len(names), 2), -(-len(names) // 2))
+  lines = {}
   for ax, name in zip(axes, names, strict=False):
     for index, (predictor, series) in enumerate(scores.items()):
       if name not in series:
         continue
       values = np.array(series[name], np.float64)
-      ax.plot(
+      (lines[style.readable(predictor)],) = ax.plot(
         1 + np.arange(len(values)),
         values,
         color=style.PALETTE[index % len(style.PALETTE)],
         linestyle=style.line_style(predictor),
         linewidth=1.6,
-        label=style.readable(predictor),
       )
     ax.set_title(PANELS[name], fontsize=10)
     ax.set_xlabel("frames ahead", fontsize=8)
-    ax.legend(fontsize=7, frameon=True, framealpha=0.85, edgecolor="none", loc="best")
   for ax in axes[len(names) :]:
     ax.set_visible(False)
+  made.legend(  # below all panels, where it hides no line
+    lines.values(), lines.keys(), loc="outside lower center", ncols=6, fontsize=8, frameon=False
+  )
   style.save(made, path)
   return made
 

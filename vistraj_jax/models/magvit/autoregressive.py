@@ -68,6 +68,6 @@ def generate(model, params, past, frames, rng, sampling=None):
 def _check_causal(model):
   checks.require(
     model.transformer.get("causal"),
-    "config.model.transformer.causal=False: frames that see later frames cannot be predicted one "
-    "by one; train with causal=True, or use masked generation.",
+    "config.model.head: frames that see later frames cannot be predicted one by one; train "
+    "'autoregressive', whose frames do not, or use masked generation.",
   )

@@ -70,7 +70,7 @@ class LatentPredictor(nn.Module):
     return jnp.broadcast_to(x, latents.shape)
 
   def _fused(self, x, motion, trunk, keys):
-    checks.choice("config.model.fusion", self.fusion, FUSIONS)
+    checks.choice("config.model.motion.fusion", self.fusion, FUSIONS)
     motion = motion[:, None, None, None]
     width = x.shape[-1]
     if self.fusion == "film":

@@ -17,7 +17,7 @@ from vistraj_jax.core import checks
 from vistraj_jax.nn import attention, chunked_attention, initializers, vit
 from vistraj_jax.nn.dropout import dropout
 
-# Which axes of [B, T, H, W, D] the attentions of a layer join, by config.model.attend.
+# Which axes of [B, T, H, W, D] the attentions of a layer join, by config.model.transformer.attend.
 AXES = {
   "full": {"all": (1, 2, 3)},
   "factorised": {"time": (1,), "space": (2, 3)},
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
       InputError: an unknown option, or a grid beyond the positions.
     """
     for name, known in (("norm", NORMS), ("remat", REMAT), ("attend", AXES)):
-      checks.choice(f"config.model.{name}", getattr(self, name), known)
+      checks.choice(f"config.model.transformer.{name}", getattr(self, name), known)
     checks.require(
       self.num_heads >= 1 and self.width % self.num_heads == 0,
       f"config.model.transformer.num_heads: {self.num_heads} received, which does not divide "
@@ -119,14 +119,14 @@ class Transformer(nn.Module):
     return x if cache is None else (x, cache)
 
   def _positions(self, T, H, W, start, frames):
-    """-> [T, H, W, width] for frames from number `start` on, of so many `frames` in all."""
-    checks.choice("config.model.positions", self.positions, POSITIONS)
+    """-> [T, H, W, width] of frames from number `start` on, in a sequence of `frames`."""
+    checks.choice("config.model.transformer.positions", self.positions, POSITIONS)
     if self.positions == "table":
       count = frames * H * W
       checks.require(
         count <= self.num_positions,
         f"latents: {frames} x {H} x {W} = {count} tokens for a table of {self.num_positions} "
-        "positions (config.model.num_positions); raise it, or use config.model.positions="
+        "positions; give shorter or smaller videos, or config.model.transformer.positions="
         "'factorised'.",
       )
       draw = nn.initializers.normal(1.0)
@@ -136,7 +136,7 @@ class Transformer(nn.Module):
     checks.require(
       all(size <= most for size, most in zip((frames, H, W), self.max_grid, strict=True)),
       f"latents: a grid of {frames} x {H} x {W} tokens (time, rows, columns), at most "
-      f"{tuple(self.max_grid)} fit config.model.max_grid; raise it.",
+      f"{tuple(self.max_grid)} fit this transformer; give shorter or smaller videos.",
     )
     draw = nn.initializers.normal(0.02)
     time, row, column = (

@@ -108,8 +108,11 @@ def load(path):
 
 
 def encoder_params(params):
-  """Returns the parameters that `encode` reads, without those of decoders."""
-  others = ("decoder", "encoder_to_decoder", "head", "mask_token")
+  """Returns the parameters that `encode` wants, without those of decoders.
+
+  VideoMAE's mask token is among them: its network cannot be set up without.
+  """
+  others = ("decoder", "encoder_to_decoder", "head")
   return {name: tree for name, tree in params.items() if not name.startswith(others)}
 
 

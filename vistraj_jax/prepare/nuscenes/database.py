@@ -22,10 +22,14 @@ CAMERAS = (
 )
 LIDAR = "LIDAR_TOP"
 _VISIBILITY = {"": 0, "1": 1, "2": 2, "3": 3, "4": 4}
-# What is allowed of a field beside finite numbers: words, and a function of [N, width] -> bool [N].
+# Largest magnitude of a number: far above any coordinate (m, of maps too), size or focal length,
+# far below what overflows when it is squared. Times count microseconds since 1970.
+_LARGEST = {"timestamp": 1e18}
+_LARGEST_OTHERS = 1e8
+# What is allowed of a field beside such numbers: words, and a function of [N, width] -> bool [N].
 _WHOLE = ("1 whole number above 0", lambda v: ((v > 0) & (v == np.floor(v))).all(-1))
 _ALLOWED = {
-  "rotation": ("a quaternion other than 0", lambda v: (v != 0).any(-1)),
+  "rotation": ("a quaternion other than 0", lambda v: (abs(v) > 1e-8).any(-1)),
   "size": ("3 finite numbers of 0 or more", lambda v: (v >= 0).all(-1)),
   "camera_intrinsic": (
     "3 x 3 numbers, focal lengths above 0",
@@ -264,14 +268,15 @@ class Database:
       for row, record in zip(values, records, strict=True):
         with contextlib.suppress(KeyError, TypeError, ValueError):
           row[:] = np.array(record[field], np.float64).reshape(count)
-    good = np.isfinite(values).all(-1)
+    largest = _LARGEST.get(field, _LARGEST_OTHERS)
+    good = (np.abs(values) <= largest).all(-1)  # not so of nan
     if allowed is not None:
       good &= allowed(values)
     if not good.all():
       record = records[int(np.argmin(good))]
       raise checks.InputError(
         f"{name}: {table} {record['token']}: {field} is {str(record.get(field))[:80]}; {what} "
-        f"wanted; {_REMEDY}."
+        f"wanted, none beyond {largest:g}; {_REMEDY}."
       )
     return values[:, 0] if width is None else values
 

@@ -6,6 +6,8 @@ every scene-camera is a unit of work of `prepare.runner`.
 
 import pathlib
 
+import numpy as np
+
 from vistraj_jax.core import checks, files
 from vistraj_jax.data import trackssm
 from vistraj_jax.prepare import runner
@@ -50,7 +52,7 @@ def prepare(
     target_fps: frames per second, a multiple of 2; 2 gives the keyframes alone.
     min_visibility, clip, interpolation, official_pedestrians: as `tracks.Conversion`.
     detections: also write det/det.txt from the simulated detector.
-    images: also link the image nearest in time to each frame.
+    images: also link the image nearest in time to each frame; only these have to be there.
     keep_going: leave out scenes whose tables or images are bad, and name them in the statistics.
     processes: worker processes.
     beam: pipeline arguments for Apache Beam; None runs locally.
@@ -151,7 +153,8 @@ class _Requirements:
 
   def __init__(self, cameras, conversion, images):
     self._cameras = cameras
-    self._sweeps = conversion.interpolation == "pose3d" and conversion.frames_per_keyframe > 1
+    self._frames_per_keyframe = conversion.frames_per_keyframe
+    self._sweeps = conversion.interpolation == "pose3d" and self._frames_per_keyframe > 1
     self._images = images
     self._listing = extract.Listing()
 
@@ -171,9 +174,10 @@ class _Requirements:
         self._require_images(scene, name, camera)
 
   def _require_images(self, scene, name, camera):
-    missing = self._listing.missing([self._images / file for file in camera.file.tolist()])
+    linked = np.unique(camera.frames(self._frames_per_keyframe)[0])
+    missing = self._listing.missing([self._images / file for file in camera.file[linked].tolist()])
     checks.require(
       not missing,
-      f"{scene.name}: {len(missing)} of {len(camera.file)} images of {name} are missing, the first "
-      f"is {(missing or [''])[0]}; complete the folder, or leave --images out.",
+      f"{scene.name}: {len(missing)} of {len(linked)} images of {name} are missing, the first is "
+      f"{(missing or [''])[0]}; complete the folder, or leave --images out.",
     )

@@ -10,6 +10,7 @@ TABLES = (
   *("category", "attribute", "visibility", "instance", "sensor", "calibrated_sensor", "ego_pose"),
   *("log", "scene", "sample", "sample_data", "sample_annotation", "map"),
 )
+_NEVER_EMPTY = ("scene", "sample", "sample_data", "sample_annotation")
 _REMEDY = "download the metadata again"
 
 
@@ -87,6 +88,10 @@ def open_tables(dataroot, version):
     ) from error
   for path, table in zip(paths, TABLES, strict=True):
     _check_records(path, getattr(tables, table))
+    checks.require(
+      getattr(tables, table) or table not in _NEVER_EMPTY,
+      f"{path}: holds no record, so there is nothing to prepare; {_REMEDY}.",
+    )
   return tables
 
 

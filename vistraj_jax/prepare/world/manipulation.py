@@ -92,6 +92,7 @@ class Environment:
     squares: [S, 2] in the order of `manipulation_view.SQUARES`.
     block, square: rows that the instruction names.
     steps: done so far.
+    distance: m, from the middle of the block to the middle of its square.
     is_success: whether the block lies on its square.
   """
 
@@ -151,10 +152,14 @@ class Environment:
     return done, self.is_success
 
   @property
+  def distance(self):
+    """How far the middle of the block is from the middle of its square, m."""
+    return float(np.hypot(*(self.blocks[self.block, :2] - self.squares[self.square])))
+
+  @property
   def is_success(self):
     """Whether the middle of the block lies within `SUCCESS` of the middle of its square."""
-    offset = self.blocks[self.block, :2] - self.squares[self.square]
-    return bool(np.hypot(*offset) < SUCCESS)
+    return self.distance < SUCCESS
 
   def viewpoint(self, camera="agentview"):
     """Returns the `manipulation_view.Viewpoint` of a camera now."""
