@@ -105,7 +105,7 @@ def get_config(variant="full"):
     commitment=0.25,
     entropy=0.01,
     temperature=0.01,
-    adversarial=0.0,
+    adversarial=0.0,  # above 0 with configs/magvit_tokenizer.py, whose groups train a discriminator
     lecam=0.05,
     lecam_decay=0.999,
   )

@@ -7,9 +7,9 @@
 The past of every fixed window of the data is encoded, the next one predicted and decoded; ceiling
 is the tokenizer's decoding of the true future. With --windows a prediction becomes the past of
 another one: as it is (predicted), and decoded and encoded again (through_pixels). With --samples
-several futures are drawn of each past by heads that have a distribution over codes. FVD and LPIPS
-need weights of launch.convert i3d_inception and lpips. FVD is of the predicted frames alone, and
-stable from about 2,048 windows on: read it with its n.
+several futures are drawn of each past, a window long, by heads that have a distribution over codes.
+FVD and LPIPS need weights of launch.convert i3d_inception and lpips. FVD is of the predicted frames
+alone, and stable from about 2,048 windows on: read it with its n.
 
 Writes to --out, for each folder of --data by its label:
   LABEL.json  {"run", "data", "split", "windows": n, "scores": {predictor: {score: mean}},
@@ -296,11 +296,12 @@ def _rows(found):
 def _sentences(found, future):
   """Returns what is to be known of a table."""
   frames = len(found["horizon"][MAIN]["mse"])
+  first = f" of the first {future} frames" if frames > future else ""
   texts = [f"{found['windows']:,} windows, {frames} frames ahead (trained for {future})."]
   if "samples" in found:
     one = found["samples"]
     texts.append(
-      f"Of {one['count']} samples the best has {one['psnr_best']:.2f} dB, all of them "
+      f"Of {one['count']} samples{first} the best has {one['psnr_best']:.2f} dB, all of them "
       f"{one['psnr_mean']:.2f} dB; two of them differ by an MSE of {one['diversity']:.6f}."
     )
   if "fvd" in found:

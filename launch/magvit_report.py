@@ -57,7 +57,7 @@ def add_arguments(parser):
     "--tokenizer_arguments", default="", help="further arguments of its launch.train, in one text"
   )
   add("--evaluate_arguments", default="", help="further arguments of launch.evaluate videos")
-  text = "after --: settings of all rows, such as -- --config.loss.pixel=1.0"
+  text = "after --: settings of all rows, such as -- --config.model.dtype=bfloat16"
   add("settings", nargs="*", help=text)
 
 

@@ -158,17 +158,18 @@ def _report(args, found):
   rows = np.arange(min(len(windows), args.report_windows))
   encode = _encoder(found.tokenizer, found.params)
   decode = _decoder(found.tokenizer, found.params)
-  half = _encoder(frozen.make(found.config, "bfloat16"), found.params)
+  other = "float32" if args.dtype == "bfloat16" else "bfloat16"
+  encode_other = _encoder(frozen.make(found.config, other), found.params)
   totals = {name: metrics.Totals() for name in ("tokenizer", "black", "copy_first")}
   every, changes, shown = [], [], None
   size = batches.whole(args.batch_size)
 
   def call(batch):
     codes = encode(batch)
-    return codes, half(batch), decode(codes), batch
+    return codes, encode_other(batch), decode(codes), batch
 
   with tqdm.tqdm(total=len(rows), unit="window", desc=f"report of {split}") as bar:
-    for chosen, (codes, coarse, video, batch) in batches.in_batches(
+    for chosen, (codes, others, video, batch) in batches.in_batches(
       rows, windows.gather, call, size, bar
     ):
       truth = batch["video"].astype(np.float32) / 255
@@ -178,7 +179,7 @@ def _report(args, found):
       for name, picture in pictures.items():
         totals[name].add(metrics.scores(picture, truth, batch), np.ones(len(chosen)))
       every.append(codes.reshape(-1))
-      changes.append((codes ^ coarse).reshape(-1))
+      changes.append((codes ^ others).reshape(-1))
   scores = {name: total.summary() for name, total in totals.items()}
   changed, bits = np.concatenate(changes), range(_bits(found.tokenizer))
   usage = code_usage(np.concatenate(every), found.tokenizer.num_codes)

@@ -51,7 +51,11 @@ def test_scores(scored):
   assert samples["count"] == 3 and samples["psnr_best"] > samples["psnr_mean"]
   assert samples["diversity"] > 0
   text = (scored[0] / "scores.md").read_text()
-  assert "## clean" in text and "Of 3 samples" in text and "| copy last" in text
+  assert (
+    "## clean" in text
+    and "Of 3 samples of the first 5 frames the best" in text
+    and "| copy last" in text
+  )
   assert "3 windows, 10 frames ahead (trained for 5)" in text and "LPIPS" not in text
 
 

@@ -88,6 +88,16 @@ def test_flips_are_means_over_all_windows(made):
   assert report["bfloat16"]["bits_flipped"] == pytest.approx(np.mean(bits))
 
 
+def test_flips_of_codes_made_in_bfloat16(made, capsys):
+  """They are counted against those of float32, as the other way round."""
+  videos, path, codes = made
+  report = json.loads((codes / "report.json").read_text())
+  arguments = [*_arguments(videos, path), "--dtype", "bfloat16", "--allow_worse_than_black"]
+  assert tokenize.main(arguments) == 0
+  flipped = 100 * report["bfloat16"]["bits_flipped"]
+  assert flipped > 0 and f"bfloat16: {flipped:.2f} % of the bits flip" in capsys.readouterr().out
+
+
 def test_codes(made):
   """What is stored is what the tokenizer says of each half by itself."""
   videos, path, codes = made

@@ -115,3 +115,7 @@ def test_errors():
     small(attend="all")
   with pytest.raises(checks.InputError, match="18 tokens for a table of 17"):
     small(positions="table", num_positions=17)
+  with pytest.raises(
+    checks.InputError, match="num_heads: 3 received, which does not divide .* 16;"
+  ):
+    small(num_heads=3)

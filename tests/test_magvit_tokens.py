@@ -24,8 +24,8 @@ TRANSFORMER = {
 
 
 @functools.cache
-def made(head, causal=False, attend="full"):
-  model = tokens.TokenModel(BITS, {**TRANSFORMER, "causal": causal, "attend": attend}, head, 2)
+def made(head, **changes):
+  model = tokens.TokenModel(BITS, TRANSFORMER | changes, head, 2)
   codes = jax.random.randint(jax.random.PRNGKey(1), SHAPE, 0, 1 << BITS)
   hidden = jnp.zeros(SHAPE, bool)
   params = initializers.init(model, jax.random.PRNGKey(0), codes, hidden)["params"]
@@ -78,6 +78,15 @@ def test_draws():
   assert run(top_k=2) == run(top_p=0.7) == {1, 2}
 
 
+def test_settings_of_draws():
+  for wrong in ({"temperature": -1}, {"top_k": -1}, {"top_p": 0}):
+    with pytest.raises(checks.InputError, match="config.eval.temperature, top_k, top_p: .* above"):
+      tokens.draw(jnp.zeros(4), jax.random.PRNGKey(0), **wrong)
+  model, params, codes = made("subtokens")
+  with pytest.raises(checks.InputError, match="config.eval.steps: 0 received"):
+    masked.generate(model, params, codes, 2, jax.random.PRNGKey(0), steps=0)
+
+
 def test_flipped_bits():
   codes = jnp.arange(16)
   flip = functools.partial(tokens.flip_bits, codes, jax.random.PRNGKey(0), bits=BITS)
@@ -128,6 +137,23 @@ def test_frames_see_no_later_frames_and_the_cache_changes_nothing(attend):
   for last in (1, 2, 3):  # without a cache
     grown = grown_by_one(grown, last)
   np.testing.assert_array_equal(found, grown[:, 2:])
+
+
+_TABLE = {"positions": "table", "num_positions": 4 * 2 * 3}
+
+
+@pytest.mark.parametrize(
+  ("changes", "most"), [({}, 3), pytest.param(_TABLE, 1, marks=pytest.mark.slow)]
+)
+def test_no_frame_is_drawn_beyond_the_positions(changes, most):
+  """The last position would stand for all frames that follow it."""
+  model, params, codes = made("subtokens", causal=True, **changes)
+  run = lambda frames: jax.eval_shape(  # noqa: E731
+    lambda rng: autoregressive.generate(model, params, codes, frames, rng), jax.random.PRNGKey(0)
+  )
+  assert run(most).shape == (SHAPE[0], most, *SHAPE[2:])
+  with pytest.raises(checks.InputError, match=f"latents: .*{most + SHAPE[1]} x 2 x 3.* tokens"):
+    run(most + 1)
 
 
 def test_next_frame_loss():

@@ -36,9 +36,9 @@ def _square(frames, size, top, left, side=2):
 def test_matte_is_the_share_of_the_targets_colour():
   red = np.zeros((1, 1, 1, 5, 3), np.float32)
   red[..., 0] = [0, 0.25, 1, 0.6, 0.5]
-  red[..., 1] = red[..., 2] = [0, 0, 0, 0.6, 0.5]  # grey counts by its red part
+  red[..., 1] = [0, 0, 0, 0.6, 0.4]  # yellow is another colour, orange still a red
   np.testing.assert_allclose(
-    scores.matte(red, RED_ON_BLACK)[0, 0, 0], [0, 0.25, 1, 0.6, 0.5], atol=1e-6
+    scores.matte(red, RED_ON_BLACK)[0, 0, 0], [0, 0.25, 1, 0, 0.5], atol=1e-6
   )
   on_white = np.float32([[1, 1, 1], [1, 0, 0], [1, 0.5, 0.5], [0.4, 0.4, 0.4]])
   found = scores.matte(on_white[None, None, None], RED_ON_WHITE)[0, 0, 0]
@@ -56,6 +56,19 @@ def test_scores_by_hand():
   assert found["mse_background"] == pytest.approx(2 / 12 / 3)
   same = scores.scores(target, target, known)
   assert same["iou"][0] == 1 and same["ssim"][0] == pytest.approx(1) and same["mse"][0] == 0
+
+
+@pytest.mark.parametrize("colour", ["red", "yellow"])
+def test_objects_of_other_colours_are_no_foreground(colour):
+  """The true future has nothing to lose by discs that have a part of the target's colour."""
+  settings = {"objects": 4, "colours": [colour], "frames": 6, "size": 48, "radius": 0.08}
+  clips = [video_writer.clip(video_writer.complete(settings), "test", k) for k in range(6)]
+  field = lambda name: np.stack([clip[name] for clip in clips])  # noqa: E731
+  video = field("videos").astype(np.float32) / 255
+  known = {"foreground": field("masks"), "foreground_valid": np.ones(6)}
+  known |= {"centre": field("centres"), "centre_valid": field("centre_valid")}
+  found = scores.foreground_scores(video, video, {**known, "colours": field("colours")})
+  assert found["iou"][0].min() == 1 and found["centre_error"][0].max() < 0.5
 
 
 def test_stored_mask_rules_the_foreground():

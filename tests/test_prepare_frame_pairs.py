@@ -339,3 +339,10 @@ def test_single_frames_only(tmp_path):
 def test_wrong_options(changes, sentence):
   with pytest.raises(checks.InputError, match=sentence):
     _options(**changes)
+
+
+def test_slightly_slower_videos_keep_all_frames(tmp_path):
+  """Of 29.97 frames a second that are taken for 30, the 501st and all after it were lost once."""
+  path = _videos(tmp_path, (10,), 60) / "0.mp4"
+  assert len(list(videos.frames(path, 0.99))) == 60
+  assert len(list(videos.frames(path, 2.5))) == 24

@@ -13,7 +13,7 @@ from vistraj_jax.core import checks, trained, weights
 from vistraj_jax.models.magvit import frozen
 from vistraj_jax.models.magvit.seed_tokenizer import SeedTokenizer
 from vistraj_jax.nn import initializers
-from vistraj_jax.tasks import magvit
+from vistraj_jax.tasks import magvit, magvit_settings
 
 
 def config(**changes):
@@ -116,8 +116,10 @@ def test_refusals():
     magvit.FutureVideoTask(c)
   with pytest.raises(checks.InputError, match=r"config.model.head.*'pixels'"):
     magvit.FutureVideoTask(config(head="pixels"))
-  with pytest.raises(checks.InputError, match="motion guides predictors of latents only"):
+  with pytest.raises(checks.InputError, match="motion.kind: 'i3d' received, but .*'masked' draws"):
     magvit.FutureVideoTask(config(head="masked", motion__kind="i3d"))
+  with pytest.raises(checks.InputError, match="config.model.flip_rate: 5.0 received, 0 to 1"):
+    magvit.FutureVideoTask(config(head="autoregressive", flip_rate=5.0))
   c = config()
   del c.phases.tokenizer
   with pytest.raises(checks.InputError, match="the tokenizer would stay random"):
@@ -125,8 +127,103 @@ def test_refusals():
   with pytest.raises(checks.InputError, match=r"'seed' received without its .*'num_codes', 'l"):
     magvit.FutureVideoTask(config(tokenizer__kind="seed"))
   with pytest.raises(checks.InputError, match="'masked' received; .* has 1,000 codes, which is no"):
-    magvit._predictor(config(head="masked").model, SeedTokenizer(1000, 8), (5, 4, 4))
-  assert magvit._predictor(config(head="masked").model, SeedTokenizer(64, 8), (5, 4, 4)).bits == 6
+    magvit_settings.make_predictor(config(head="masked").model, SeedTokenizer(1000, 8), (5, 4, 4))
+  assert (
+    magvit_settings.make_predictor(
+      config(head="masked").model, SeedTokenizer(64, 8), (5, 4, 4)
+    ).bits
+    == 6
+  )
+
+
+@pytest.mark.parametrize("run", ["all", "predictor"])
+def test_no_predictor_learns_from_a_random_tokenizer(run):
+  c = config()
+  c.run = run
+  magvit.FutureVideoTask(c)  # its tokenizer is the best of the phase before
+  c.phases.predictor.start_from = "init"
+  with pytest.raises(checks.InputError, match=r"predictor.start_from: 'init' .* stay random"):
+    magvit.FutureVideoTask(c)
+  c.init.checkpoint = "some/run"
+  magvit.FutureVideoTask(c)
+  c.run, c.init.checkpoint = "predictr", ""  # the loop names the phases there are
+  magvit.FutureVideoTask(c)
+
+
+def test_no_discriminator_stays_random():
+  c = config()
+  c.loss.tokenizer.adversarial = 0.1
+  with pytest.raises(checks.InputError, match=r"adversarial: 0.1 received, but .*groups leaves"):
+    magvit.FutureVideoTask(c)
+  c.phases.tokenizer.groups = (("(tokenizer|discriminator)/.*", "all"), (".*", "frozen"))
+  magvit.FutureVideoTask(c)
+
+
+def test_heads_that_draw_codes_have_no_gradient_for_other_losses():
+  with pytest.raises(checks.InputError, match="config.model.joint: True .*'masked' draws codes"):
+    magvit.FutureVideoTask(config(head="masked", joint=True))
+  c = config(head="autoregressive")
+  c.loss.pixel = 1.0
+  with pytest.raises(checks.InputError, match="config.loss.pixel: 1.0 .*'autoregressive' draws"):
+    magvit.FutureVideoTask(c)
+
+
+@pytest.fixture(scope="module")
+def code_book(tmp_path_factory):
+  """File of a tokenizer with a code book of 16 vectors, with random weights."""
+  path = tmp_path_factory.mktemp("code_book") / "w.safetensors"
+  settings = {"kind": "seed", "num_codes": 16, "latent_dim": 8}
+  params = initializers.init(frozen.make(settings), jax.random.PRNGKey(0))
+  weights.save_weights(path, jax.device_get(params), frozen.SYSTEM, settings)
+  return path
+
+
+def of_code_book(path, **changes):
+  c = config(tokenizer__checkpoint=str(path), **changes)
+  c.run, c.phases.predictor.start_from = "predictor", "init"
+  return c
+
+
+def test_code_vectors_have_no_signs(code_book):
+  with pytest.raises(checks.InputError, match="'bits' received; .* vectors of a code book"):
+    magvit.FutureVideoTask(of_code_book(code_book))
+
+
+@pytest.mark.slow
+def test_joint_training_reaches_the_code_book(code_book):
+  """Each vector in use goes to the mean of the latents that became it."""
+  c = of_code_book(code_book, head="mse", joint=True)
+  task = magvit.FutureVideoTask(c).for_phase("predictor")
+  params = task.init(jax.random.PRNGKey(0))["params"]
+  seen = batch()
+
+  @jit
+  def run(book):
+    with_book = lambda book: {**params, "tokenizer": {**params["tokenizer"], "code_book": book}}  # noqa: E731
+    _, latents, _, codes = task._encoded(with_book(book), seen, with_gradient=False)
+    gradient = jax.grad(lambda book: total(task, {"params": with_book(book)}, seen))(book)
+    return gradient, latents[0][0], codes[0][0]
+
+  book = params["tokenizer"]["code_book"]
+  gradient, latents, codes = run(book)
+  want = np.zeros(book.shape)
+  for code in np.unique(codes):
+    want[code] = 2 * (np.asarray(book[code]) - np.asarray(latents)[codes == code]).sum(0)
+  np.testing.assert_allclose(gradient, want / latents.size, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_codes_that_say_nothing_are_not_best():
+  """All latents alike are predicted without error; the pictures are what chooses a tokenizer."""
+  c = config(joint=True)
+  task = magvit.FutureVideoTask(c).for_phase("predictor")
+  params = task.init(jax.random.PRNGKey(0))["params"]
+  out = params["tokenizer"]["encoder"]["conv_out"]
+  out["kernel"], out["bias"] = jnp.zeros_like(out["kernel"]), -jnp.ones_like(out["bias"])
+  out = params["predictor"]["output"]
+  out["kernel"], out["bias"] = jnp.zeros_like(out["kernel"]), -20 * jnp.ones_like(out["bias"])
+  found = jit(lambda params: task.metrics({"params": params}, batch()))(params)
+  assert found["loss/latent/val"].value < 1e-6 < 0.1 < found["loss/val"].value
 
 
 def test_a_finished_tokenizer_is_not_trained(tokenizer):
@@ -134,6 +231,9 @@ def test_a_finished_tokenizer_is_not_trained(tokenizer):
   with pytest.raises(checks.InputError, match="add --config.run=predictor --config.phases.pred"):
     magvit.FutureVideoTask(c)
   c.run = "predictor"
+  with pytest.raises(checks.InputError, match="takes the tokenizer of the phase 'tokenizer'; add"):
+    magvit.FutureVideoTask(c)
+  c.phases.predictor.start_from = "init"
   c.loss.tokenizer.adversarial = 0.1  # of that phase alone
   assert magvit.FutureVideoTask(c).tokenizing is None
 
@@ -219,6 +319,12 @@ def test_refusals_of_codes(tokenizer):
   smaller = {"train": {**about["train"], "code_shape": (5, 4, 4), "image_size": 8}}
   with pytest.raises(checks.InputError, match=r"\(5, 8, 8\) codes, those .*\(5, 4, 4\).* 8 px"):
     magvit.FutureVideoTask(c, smaller)
+  c.init.checkpoint = str(tokenizer[0].with_name("other.safetensors"))
+  params = initializers.init(frozen.make(c.model.tokenizer), jax.random.PRNGKey(4))
+  weights.save_weights(c.init.checkpoint, {"tokenizer": jax.device_get(params)}, "magvit", {})
+  with pytest.raises(checks.InputError, match=r"other.safetensors holds tokenizer '\w+', config.m"):
+    magvit.FutureVideoTask(c, about)
+  c.init.checkpoint = ""
   c.model.tokenizer.allow_worse_than_black = False
   with pytest.raises(checks.InputError, match="have 7.00 dB where a black picture has 27.00 dB"):
     magvit.FutureVideoTask(c, about)

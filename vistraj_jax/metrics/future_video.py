@@ -5,7 +5,8 @@ error of the target's centre and the error of the target's and the background's 
 
 The foreground of a frame is told by colour: pixels are written as background + matte x (target -
 background), with the two colours of the video, and belong to it where the matte exceeds 0.5. Of a
-disc of 1 in the red channel on black the matte is the red channel.
+disc of 1 in the red channel on black the matte is the red channel, but where there is another
+colour as well: a yellow disc is no red one.
 
 `scores` works on NumPy and on JAX arrays.
 """
@@ -21,7 +22,9 @@ _FLOOR = 1e-10  # of the MSE in PSNR: equal frames show 100 dB
 
 
 def matte(video, colours):
-  """Share of the target's colour in each pixel, not clipped.
+  """Share of the target's colour in each pixel, not clipped; 0 where the colour is another.
+
+  Another colour is one farther from the line through the two than half of what they are apart.
 
   Args:
     video: float [B, T, H, W, 3] in 0..1.
@@ -33,12 +36,13 @@ def matte(video, colours):
   xp = video.__array_namespace__()
   colours = xp.asarray(colours, dtype=video.dtype) / 255
   background, target = colours[:, 0], colours[:, 1]
-  direction = target - background
-  direction = direction / xp.maximum((direction**2).sum(-1, keepdims=True), 1e-6)
-  offset = (background * direction).sum(-1)
+  way = (target - background)[:, :, None, None, None]
+  squared = xp.maximum((way**2).sum(1), 1e-6)
   # Sums over three numbers are slow in NumPy.
-  share = sum(video[..., k] * direction[:, k, None, None, None] for k in range(3))
-  return share - offset[:, None, None, None]
+  offset = [video[..., k] - background[:, k, None, None, None] for k in range(3)]
+  share = sum(offset[k] * way[:, k] for k in range(3)) / squared
+  beside = sum((offset[k] - share * way[:, k]) ** 2 for k in range(3))
+  return xp.where(beside > THRESHOLD**2 * squared, 0, share)
 
 
 def centres(share):

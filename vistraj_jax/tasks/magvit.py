@@ -13,11 +13,11 @@ from vistraj_jax.losses import bits, latent
 from vistraj_jax.metrics import future_video as scores
 from vistraj_jax.models.magvit import autoregressive, frozen, masked, motion, predictor, tokens
 from vistraj_jax.nn import dropout, initializers
-from vistraj_jax.tasks import base
+from vistraj_jax.tasks import base, magvit_settings
 from vistraj_jax.tasks.magvit_tokenizer import VideoTokenizerTask
 
 HEADS = (*predictor.HEADS, "masked", "autoregressive")
-TOKENIZER_PHASE = "tokenizer"
+TOKENIZER_PHASE = magvit_settings.TOKENIZER_PHASE
 _SAMPLES = 0  # seed of the futures drawn in evaluation: the same in every run
 
 
@@ -27,9 +27,10 @@ class FutureVideoTask(base.Task):
   Reads config.model, config.loss, config.data and config.eval. In a phase called "tokenizer" the
   tokenizer alone trains (`VideoTokenizerTask`). In any other the predictor does: heads "mse" and
   "bits" predict latents in one pass, "masked" and "autoregressive" have a distribution over codes.
-  With config.model.joint gradients reach the tokenizer too; targets never have any, and weights
-  of config.loss keep it a tokenizer. What trains at which rate is said by the phase's groups:
-  parameters are below "tokenizer", "predictor" and "motion".
+  With config.model.joint gradients reach the tokenizer too; targets never have any, weights of
+  config.loss keep it a tokenizer, and "loss/val", which chooses the best, is the sum of all losses.
+  What trains at which rate is said by the phase's groups: parameters are below "tokenizer",
+  "predictor" and "motion".
 
   Batches hold videos (`data.future_video`), or codes that launch.tokenize wrote with the same
   tokenizer (`data.video_codes`): then nothing is encoded and nothing scored in pixels.
@@ -61,22 +62,11 @@ class FutureVideoTask(base.Task):
     self.allow_worse_than_black = model.tokenizer.allow_worse_than_black
     fingerprint = ""
     if self.checkpoint:
-      runs = config.phases if config.run == "all" else (config.run,)
-      checks.require(
-        TOKENIZER_PHASE not in runs,
-        f"config.model.tokenizer.checkpoint: {self.checkpoint} received, but the phase "
-        f"{TOKENIZER_PHASE!r} would train another tokenizer; add --config.run=predictor "
-        "--config.phases.predictor.start_from=init.",
-      )
       found = frozen.load(self.checkpoint, model.tokenizer.dtype)
       self.tokenizer, fingerprint = found.tokenizer, found.fingerprint
     else:
       self.tokenizer = frozen.make(model.tokenizer, model.tokenizer.dtype)
-      checks.require(
-        TOKENIZER_PHASE in config.phases or config.init.checkpoint,
-        "config.model.tokenizer.checkpoint: '' and no phase 'tokenizer', so the tokenizer would "
-        "stay random; give weights of `launch.convert magvit_tokenizer` or of a run.",
-      )
+    magvit_settings.check(config, self.tokenizer.has_code_book)
     if TOKENIZER_PHASE in config.phases and not self.checkpoint:
       settings = {"model": model.tokenizer, "loss": self.weights.pop("tokenizer")}
       self.tokenizing = VideoTokenizerTask(
@@ -85,18 +75,14 @@ class FutureVideoTask(base.Task):
     size = data.image_size
     self.grid = self.tokenizer.latent_shape(self.frames, size, size)
     if data.pipeline == "video_codes":
-      _check_codes(config, data_set, fingerprint, self.grid)
+      magvit_settings.check_codes(config, data_set, fingerprint, self.grid)
       self._check_tokenizer(*data_set["train"]["psnr"])
-    self.predictor = _predictor(model, self.tokenizer, self.grid)
+    self.predictor = magvit_settings.make_predictor(model, self.tokenizer, self.grid)
     self.motion = None
     if model.motion.kind:
-      checks.require(
-        self.head in predictor.HEADS,
-        f"config.model.motion.kind: {model.motion.kind!r} received; motion guides predictors of "
-        f"latents only (config.model.head one of {predictor.HEADS}).",
-      )
       fields = {name: model.motion[name] for name in ("kind", "width", "frames")}
-      self.motion = motion.MotionNetwork(**fields, features=model.transformer.width)
+      fields |= {"features": model.transformer.width, "dtype": jnp.dtype(model.dtype)}
+      self.motion = motion.MotionNetwork(**fields)
       self.motion_checkpoint = model.motion.checkpoint
 
   def fixed(self):
@@ -164,10 +150,13 @@ class FutureVideoTask(base.Task):
       terms["pixel"] = (self.weights["pixel"], of(latent.video_l2(shown, video[1])))
     if self.joint:
       shown = self._decoded(params, past)
-      cost = latent.commitment(latents[0], jax.lax.stop_gradient(past))
+      cost = latent.commitment(latents[0], past)
       again = of(latent.video_l2(shown, video[0]))
       terms["reconstruction"] = (self.weights["reconstruction"], again)
       terms["commitment"] = (self.weights["commitment"], of(cost))
+      if self.tokenizer.has_code_book:  # moves to its latents: no other loss reaches it
+        vectors = self.tokenizer.from_indices(codes[0], params["tokenizer"])
+        terms["code_book"] = (1.0, of(latent.commitment(vectors, latents[0])))
     return terms, {}
 
   def metrics(self, variables, batch):
@@ -188,6 +177,11 @@ class FutureVideoTask(base.Task):
     else:
       predicted = self._predict(params, past, seen, None)
       found = {"loss/val": of(self._latent_loss(predicted, target))}
+      if self.joint:
+        # Codes that say nothing are predicted best, so that they alone cannot choose a tokenizer.
+        terms = self.losses(variables, batch, rng, train=False)[0].values()
+        every = sum(weight * term.total for weight, term in terms)
+        found |= {"loss/latent/val": found["loss/val"], "loss/val": mean.Mean(every, rows.sum())}
       found["loss/zero"] = of(self._latent_loss(jnp.zeros_like(predicted), target))
       if self.head == "mse":
         found["loss/copy"] = of(self._latent_loss(past, target))
@@ -342,59 +336,3 @@ class FutureVideoTask(base.Task):
 
 
 _KNOWN = ("foreground", "centre", "centre_valid")
-
-
-def _check_codes(config, data_set, fingerprint, grid):
-  """Raises InputError unless codes alone are enough, and are those of the tokenizer."""
-  model, root = config.model, config.data.root
-  checks.require(
-    fingerprint,
-    "config.data.pipeline: 'video_codes' received, but the codes' tokenizer is not given; give "
-    "config.model.tokenizer.checkpoint, with --config=configs/magvit.py:full,codes.",
-  )
-  found = data_set["train"]
-  checks.require(
-    found["tokenizer"] == fingerprint,
-    f"config.data.root: {root} holds codes of tokenizer {found['tokenizer']!r}, "
-    f"config.model.tokenizer.checkpoint is {fingerprint!r}; codes of one mean nothing to another: "
-    "give the tokenizer that made them, or make them again with `python -m launch.tokenize`.",
-  )
-  checks.require(
-    tuple(found["code_shape"]) == tuple(grid),
-    f"config.data.image_size: windows of {config.data.past} frames of {config.data.image_size} px "
-    f"are {grid} codes, those of {root} {tuple(found['code_shape'])}; they were made of "
-    f"{found['image_size']} px.",
-  )
-  needs = {"config.model.joint": model.joint, "config.model.motion.kind": model.motion.kind}
-  needs["config.loss.pixel"] = config.loss.pixel
-  for name, value in needs.items():
-    checks.require(
-      not value,
-      f"{name}: {value!r} received, but that needs pixels and {root} holds codes only; leave it "
-      "out, or train with config.data.pipeline='future_video'.",
-    )
-
-
-def _predictor(model, tokenizer, grid):
-  """Returns the network that config.model describes, with positions for its windows."""
-  transformer = dict(model.transformer)
-  transformer["dtype"] = jnp.dtype(model.dtype)
-  frames, *sides = grid
-  if model.head in predictor.HEADS:
-    if transformer["positions"] == "table":
-      transformer["num_positions"] = frames if model.tokens == "pooled" else math.prod(grid)
-    transformer["max_grid"] = grid
-    return predictor.LatentPredictor(
-      tokenizer.latent_dim, transformer, model.tokens, model.motion.fusion
-    )
-  transformer["max_grid"] = (2 * frames, *sides)
-  transformer["num_positions"] = 2 * math.prod(grid)
-  transformer["causal"] = model.head == "autoregressive"
-  num_codes = tokenizer.num_codes
-  checks.require(
-    num_codes & (num_codes - 1) == 0,
-    f"config.model.head: {model.head!r} received; heads over codes draw any code of some bits, but "
-    f"the tokenizer has {num_codes:,} codes, which is no power of two; set config.model.head=mse.",
-  )
-  num_bits = num_codes.bit_length() - 1
-  return tokens.TokenModel(num_bits, transformer, model.token_head, model.first_bits)

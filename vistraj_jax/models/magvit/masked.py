@@ -10,6 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vistraj_jax.core import checks
+
 STEPS, TEMPERATURE = 12, 4.5  # as published
 
 
@@ -52,7 +54,11 @@ def generate(model, params, past, frames, rng, steps=STEPS, temperature=TEMPERAT
 
   Returns:
     int32 [B, frames, H, W].
+
+  Raises:
+    InputError: no step.
   """
+  checks.require(steps >= 1, f"config.eval.steps: {steps} received, 1 or more wanted.")
   B, T, H, W = past.shape
   sampling = sampling or {}
   count = frames * H * W

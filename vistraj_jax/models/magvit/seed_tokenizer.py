@@ -34,6 +34,7 @@ class SeedTokenizer:
   dtype: Any = jnp.float32
 
   value_range = (0.0, 1.0)
+  has_code_book = True
   strides = (1, 4)
 
   def latent_shape(self, frames, height, width):

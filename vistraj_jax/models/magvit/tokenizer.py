@@ -46,6 +46,7 @@ class VideoTokenizer:
   dtype: Any = jnp.float32
 
   value_range = (-1.0, 1.0)
+  has_code_book = False
 
   def __post_init__(self):
     object.__setattr__(self, "multipliers", tuple(self.multipliers))

@@ -138,7 +138,15 @@ def draw(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
     temperature: divides the logits; 0: the most probable class.
     top_k: if not 0, only that many of the most probable classes are left.
     top_p: only the most probable classes that together reach this probability are left.
+
+  Raises:
+    InputError: a temperature below 0, `top_k` below 0, or `top_p` not above 0.
   """
+  checks.require(
+    temperature >= 0 and top_k >= 0 and top_p > 0,
+    f"config.eval.temperature, top_k, top_p: {temperature}, {top_k} and {top_p} received; give a "
+    "temperature and a top_k of 0 or more, and a top_p above 0.",
+  )
   if not temperature:
     return logits.argmax(-1).astype(jnp.int32)
   logits = logits / temperature

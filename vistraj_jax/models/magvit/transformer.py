@@ -84,7 +84,13 @@ class Transformer(nn.Module):
     """
     for name, known in (("norm", NORMS), ("remat", REMAT), ("attend", AXES)):
       checks.choice(f"config.model.transformer.{name}", getattr(self, name), known)
-    x = (x + self._positions(x.shape[1:4], start)).astype(self.dtype)
+    checks.require(
+      self.num_heads >= 1 and self.width % self.num_heads == 0,
+      f"config.model.transformer.num_heads: {self.num_heads} received, which does not divide "
+      f"config.model.transformer.width, {self.width}; give another number.",
+    )
+    T, H, W = x.shape[1:4]
+    x = (x + self._positions(T, H, W, start, max(T, room))).astype(self.dtype)
     layer = Layer
     if self.remat != "none":
       keep = jax.checkpoint_policies.save_only_these_names(chunked_attention.KEPT)
@@ -112,24 +118,24 @@ class Transformer(nn.Module):
       x = vit.LayerNorm(eps=1e-5, name="norm_out")(x)
     return x if cache is None else (x, cache)
 
-  def _positions(self, grid, start):
-    """-> [T or 1, H or 1, W or 1, width], or all three, for frames from number `start` on."""
+  def _positions(self, T, H, W, start, frames):
+    """-> [T, H, W, width] of frames from number `start` on, in a sequence of `frames`."""
     checks.choice("config.model.transformer.positions", self.positions, POSITIONS)
-    T, H, W = grid
     if self.positions == "table":
-      count = T * H * W
+      count = frames * H * W
       checks.require(
         count <= self.num_positions,
-        f"latents: {T} x {H} x {W} = {count} tokens for a table of {self.num_positions} positions; "
-        "give shorter or smaller videos, or config.model.transformer.positions='factorised'.",
+        f"latents: {frames} x {H} x {W} = {count} tokens for a table of {self.num_positions} "
+        "positions; give shorter or smaller videos, or config.model.transformer.positions="
+        "'factorised'.",
       )
       draw = nn.initializers.normal(1.0)
       table = self.param("positions", draw, (self.num_positions, self.width))
-      table = jax.lax.dynamic_slice_in_dim(table, start * H * W, count)
+      table = jax.lax.dynamic_slice_in_dim(table, start * H * W, T * H * W)
       return table.reshape(T, H, W, self.width)
     checks.require(
-      all(size <= most for size, most in zip(grid, self.max_grid, strict=True)),
-      f"latents: a grid of {T} x {H} x {W} tokens (time, rows, columns), at most "
+      all(size <= most for size, most in zip((frames, H, W), self.max_grid, strict=True)),
+      f"latents: a grid of {frames} x {H} x {W} tokens (time, rows, columns), at most "
       f"{tuple(self.max_grid)} fit this transformer; give shorter or smaller videos.",
     )
     draw = nn.initializers.normal(0.02)

@@ -100,7 +100,7 @@ def frames(path, step=0.0):
 
   Args:
     path: video file.
-    step: frames of the video from one to the next, 1 or more; 0 is 1.
+    step: frames of the video from one to the next; 0, or below 1 (29.97 a second for 30): all.
 
   Raises:
     InputError: the video breaks off or is damaged.
@@ -111,7 +111,7 @@ def frames(path, step=0.0):
   with _opened(path) as container:
     try:
       for number, frame in enumerate(container.decode(video=0)):
-        if not step or number == round(wanted * step):
+        if not step or number >= round(wanted * step):
           yield frame.to_ndarray(format="rgb24")
           wanted += 1
         count += 1
