@@ -129,7 +129,9 @@ def _programs():
 
   def encode(tokenizer, params, video):
     halves = video.reshape(-1, video.shape[1] // 2, *video.shape[2:])
-    latents = tokenizer.encode(params, frozen.as_input(tokenizer, halves))
+    # A GPU rounds float32 to TF32 unless told otherwise: bits near zero would flip, as in bfloat16.
+    with jax.default_matmul_precision("highest"):
+      latents = tokenizer.encode(params, frozen.as_input(tokenizer, halves))
     codes = tokenizer.quantize(latents, params)[1]
     return codes.reshape(len(video), 2, *codes.shape[1:])
 
