@@ -81,8 +81,8 @@ def test_ablation(tmp_path, capsys):
   assert cv2.imread(str(tmp_path / "a.png")).std() > 10
   made = ablation.draw(ROWS, tmp_path / "b.png", ["probe_r2"])
   (ax,) = made.axes
-  np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.25, 0.0], atol=1e-12)
-  assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "single stream"]
+  np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [0.25, 0.0], atol=1e-12)
+  assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "single stream"]
 
 
 @pytest.mark.parametrize(

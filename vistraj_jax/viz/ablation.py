@@ -46,7 +46,7 @@ def draw(rows, path, metrics=None):
   metrics = [checks.choice("--metrics", name, known) for name in metrics or known]
   columns = min(len(metrics), 3)
   count = -(-len(metrics) // columns)
-  made, axes = style.figure(columns, count, width=1.6 + 0.55 * len(rows), height=3.2)
+  made, axes = style.figure(columns, count, width=3.6, height=0.9 + 0.19 * len(rows))
   for ax, name in zip(axes, metrics, strict=False):
     _panel(ax, rows, name)
   for ax in axes[len(metrics) :]:
@@ -57,29 +57,27 @@ def draw(rows, path, metrics=None):
 
 
 def _panel(ax, rows, name):
-  for k, row in enumerate(rows):
-    values = np.array(row["metric"].get(name, ()), np.float64)
-    if not len(values):
-      continue
+  shown = [(k, row) for k, row in enumerate(rows) if name in row["metric"]]
+  for place, (k, row) in enumerate(shown):
+    values = np.array(row["metric"][name], np.float64)
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
     colour = style.PALETTE[k % len(style.PALETTE)]
-    ax.bar(k, values.mean(), 0.7, color=colour, alpha=0.55, label=f"{values.mean():.4g}")
-    ax.errorbar(k, values.mean(), spread, color="0.2", capsize=3, linewidth=1.2)
-    ax.plot(np.full(len(values), k), values, "o", color=colour, markersize=3.5)
+    ax.barh(place, values.mean(), 0.7, color=colour, alpha=0.55, label=f"{values.mean():.4g}")
+    ax.errorbar(values.mean(), place, xerr=spread, color="0.2", capsize=3, linewidth=1.2)
+    ax.plot(values, np.full(len(values), place), "o", color=colour, markersize=3.5)
     ax.annotate(
       f"{values.mean():.3g}",
-      (k, max(values.max(), values.mean() + spread, 0)),
-      xytext=(0, 2),
+      (max(values.max(), values.mean() + spread, 0), place),
+      xytext=(4, 0),
       textcoords="offset points",
-      ha="center",
+      va="center",
       fontsize=7,
     )
   ax.set_title(style.readable(name), fontsize=10)
-  ax.set_xticks(range(len(rows)), [style.readable(row["run"]) for row in rows])
-  ax.tick_params(axis="x", rotation=30)
-  ax.set_xlim(-0.6, len(rows) - 0.4)
-  ax.axhline(0, color="0.4", linewidth=0.8)
-  ax.margins(y=0.12)
+  ax.set_yticks(range(len(shown)), [style.readable(row["run"]) for _, row in shown])
+  ax.set_ylim(len(shown) - 0.4, -0.6)  # the first row on top
+  ax.axvline(0, color="0.4", linewidth=0.8)
+  ax.margins(x=0.15)
 
 
 def _is_row(row):
