@@ -37,7 +37,8 @@ NOTE = (
   "effector or of all joints of a hand) by every kind of probe; of an end effector's rotation and "
   "gripper command, where they are known, by one. The three are never pooled: the command, -1 or "
   "1, would outweigh the rest. Linear and mlp probes read {readout} unless the column says "
-  "otherwise; further readouts are in probe.json of every run. Policy MSE: of "
+  "otherwise; further readouts are in probe.json of every run. Untrained: of the row's own network "
+  "with random weights; the row of random weights is of the first row's network. Policy MSE: of "
   "actions held out, over all their numbers, the gripper's among them. The networks differ in "
   "what they compute, see the second table. Its losses cannot be compared between all rows: that "
   "of VideoMAE is of masked patches, that of two decoders the mean of both. Nor can its image "
@@ -168,7 +169,8 @@ def _run(row, seed, is_first, words, args):
   learned, acted = _policy("pretrained", workdir / "policy", workdir, common, words, label, args)
   metrics = grid.best_metrics(workdir)
   own = {name: metrics[key] for name, key in _PRETRAINING.items() if key in metrics}
-  own |= r2(scores["trained"]) | _transferred(learned, acted, "policy", "policy")
+  own |= r2(scores["trained"]) | _untrained(r2(scores["random"]))
+  own |= _transferred(learned, acted, "policy", "policy")
   if not is_first:
     return own, {}
   mean = r2(dict.fromkeys(scores["trained"], scores["mean_action"]))  # one, whatever the probe
@@ -212,6 +214,12 @@ def r2(scores):
     if scores[name].get(f"r2/{group}") is not None:  # None where the target does not vary
       found[f"R2 {group}, {shown[name]}"] = scores[name][f"r2/{group}"]
   return found
+
+
+def _untrained(scores):
+  """Returns the column of what one probe finds in the row's own network before its training."""
+  name = next(n for kind in _STRONGEST for n in scores if n.startswith(f"R2 position, {kind}"))
+  return {f"{name}, untrained": scores[name]}
 
 
 def _transferred(learned, acted, offline, closed):

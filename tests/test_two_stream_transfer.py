@@ -335,6 +335,7 @@ def test_report(folder, tmp_path, monkeypatch, capsys):
   columns = [f"R2 position, {name}" for name in ("linear", "mlp", "attentive")]
   columns.append("R2 rotation, mlp")
   assert [name for name in random if name.startswith("R2")] == columns
+  assert found["runs"]["B"]["R2 position, mlp, untrained"] == [0.1, 0.1]
   assert random[columns[0]] == [0.1, 0.1] and mean[columns[2]] == [-0.01, -0.01]
   assert found["runs"]["B"]["PSNR of copy"] == [25.0, 25.0]
   costs = found["costs"]["A"]
