@@ -165,10 +165,11 @@ def draw_horizon(scores, path):
       )
     ax.set_title(PANELS[name], fontsize=10)
     ax.set_xlabel("frames ahead", fontsize=8)
+    ax.xaxis.get_major_locator().set_params(integer=True)
   for ax in axes[len(names) :]:
     ax.set_visible(False)
   made.legend(  # below all panels, where it hides no line
-    lines.values(), lines.keys(), loc="outside lower center", ncols=6, fontsize=8, frameon=False
+    lines.values(), lines.keys(), loc="outside lower center", ncols=7, fontsize=8, frameon=False
   )
   style.save(made, path)
   return made
