@@ -10,6 +10,9 @@ Variants, as in --config=configs/magvit_tokenizer.py:published
               for it covers 1 % of the picture: black everywhere would be nearly right. Codes need
               not be many either: at the published weight of their entropy (0.1) a network this
               small makes different codes of the same black, and paints black.
+  natural     small, for real videos (--config.data.root=DATA): random crops of 32 px, all pixels
+              alike. With the hard softmax of the others every token would become the same code in
+              the first steps, and the picture stay one colour.
   published   370,547,349 parameters, windows of 17 frames of 128 x 128 px, the public recipe with
               its discriminator; for accelerators. LPIPS, whose weights are a download, comes with
               --config.loss.lpips=1.0 --config.loss.lpips_weights=FILE.
@@ -19,7 +22,7 @@ A past and a future that are encoded apart are two windows; both halves of an ex
 
 import ml_collections
 
-VARIANTS = ("small", "published", "smoke")
+VARIANTS = ("small", "natural", "published", "smoke")
 
 
 def get_config(variant="small"):
@@ -89,7 +92,10 @@ def get_config(variant="small"):
     patience=0,
   )
 
-  if variant == "published":
+  if variant == "natural":
+    c.loss.update(foreground=0.0, commitment=0.02, entropy=0.1, temperature=0.5)
+    c.data.update(root="", windows_per_video=4)
+  elif variant == "published":
     c.model.update(
       channels=128, multipliers=(1, 2, 2, 4), num_blocks=4, groups=32, patch_channels=64
     )

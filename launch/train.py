@@ -42,6 +42,9 @@ def train(config, workdir):
   from vistraj_jax.tasks import base
   from vistraj_jax.train import loop
 
+  checks.require(
+    config.data.root, "config.data.root: '' received; give a folder that launch.prepare wrote."
+  )
   if config.data.root == "embedded":
     config.data.root = str(embedded.root(config.task, config.data.to_dict().get("world")))
   if config.data.get("features", "") == "embedded":

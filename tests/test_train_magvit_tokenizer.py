@@ -57,7 +57,10 @@ def test_published_variant_is_the_public_network():
   assert magvit_tokenizer.VideoTokenizerTask(config).discriminator.dtype == jnp.bfloat16
 
 
-def test_refusals():
+def test_refusals(tmp_path):
+  natural = config_file.get_config("natural")
+  with pytest.raises(checks.InputError, match="config.data.root: '' received; give a folder that"):
+    train.train(natural, tmp_path)
   with pytest.raises(checks.InputError, match="5 and 9 received; windows of one length"):
     magvit_tokenizer.VideoTokenizerTask(_config(future=9))
   with pytest.raises(checks.InputError, match="frames of 15 x 15 px received, multiples of 2"):
