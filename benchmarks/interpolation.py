@@ -10,6 +10,7 @@ turning rate of the ego car. IoU, and the largest distance of an edge in px; eac
 has without interpolation.
 """
 
+import itertools
 import json
 import pathlib
 
@@ -140,7 +141,7 @@ def _compare(box_xywh, true_xywh):
 
 def _bins(values, edges, what, unit):
   rows = {}
-  for low, high in zip(edges, edges[1:], strict=False):
+  for low, high in itertools.pairwise(edges):
     label = f"{low:g} - {high:g} {unit}" if np.isfinite(high) else f"above {low:g} {unit}"
     rows[f"{what} {label}"] = (low <= values) & (values < high)
   return rows

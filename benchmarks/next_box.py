@@ -8,6 +8,7 @@ history + 1 boxes in consecutive frames). Speed is the true step of the centre a
 box's height, per frame.
 """
 
+import itertools
 import json
 import sys
 
@@ -45,7 +46,7 @@ def main(arguments=None):
   rows = {"all": np.ones(len(speed), bool)}
   if len(np.unique(class_id)) > 1:  # a single class may be of another numbering
     rows |= {names.get(c, f"class {c}"): class_id == c for c in np.unique(class_id)}
-  for low, high in zip(SPEEDS, SPEEDS[1:], strict=False):
+  for low, high in itertools.pairwise(SPEEDS):
     label = f"{low:g} - {high:g} of the height" if np.isfinite(high) else f"above {low:g}"
     rows[label] = (low <= speed) & (speed < high)
   table = {

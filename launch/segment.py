@@ -147,7 +147,7 @@ def _segment(args, settings, video, masks, truth, folder):
   scores, times = _Scores(numbers, masks[video.names[0]]), []
 
   def pictures():
-    named = zip(video.names, video.images, strict=False)
+    named = zip(video.names, video.images, strict=True)
     for name, image in tqdm.tqdm(named, total=len(video.names), desc="segmenting", unit="frame"):
       start = time.perf_counter()
       given = masks.get(name)

@@ -145,6 +145,27 @@ def test_video_files_are_read(tmp_path):
     frames.open_video(tmp_path / "b.mp4").__enter__()
 
 
+def test_a_video_that_breaks_off_is_refused(tmp_path):
+  """Frames that never came are not left out in silence."""
+  pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
+  with av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": "faststart"}) as film:
+    stream = film.add_stream("mpeg4", rate=12)
+    stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+    for picture in pictures:
+      film.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+    film.mux(stream.encode())
+  whole = (tmp_path / "a.mp4").read_bytes()
+  (tmp_path / "b.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+  with frames.open_video(tmp_path / "a.mp4") as opened:
+    assert len(list(opened.images)) == len(opened.names) == 5
+  with frames.open_video(tmp_path / "b.mp4") as opened:
+    assert len(opened.names) == 5
+    with pytest.raises(
+      checks.InputError, match="b.mp4: (damaged after|claims 5 frames, but) [1-4]"
+    ):
+      list(opened.images)
+
+
 def test_overlay_tints_objects_and_leaves_the_rest():
   image = np.full((7, 9, 3), 100, np.uint8)
   labels = np.zeros((7, 9), np.uint8)

@@ -1,6 +1,7 @@
 """Schedules, groups, decay and stopping of a phase."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def test_schedule():
   np.testing.assert_allclose(factor(60), 0.505, rtol=1e-6)  # halfway down
   np.testing.assert_allclose([factor(110), factor(111), factor(500)], 0.01, rtol=1e-5)
   falling = [float(factor(i)) for i in range(10, 200)]
-  assert all(a >= b for a, b in zip(falling, falling[1:], strict=False))
+  assert all(a >= b for a, b in itertools.pairwise(falling))
 
 
 def test_two_rates_are_visible_in_the_updates():

@@ -25,7 +25,8 @@ class Video(NamedTuple):
       claims to have.
     frame_rate: Hz, None for a folder.
     size: (height, width).
-    images: iterator of uint8 [height, width, 3], red-green-blue.
+    images: iterator of uint8 [height, width, 3], red-green-blue, one a name; it raises InputError
+      where a video is damaged, or has not as many frames as it claims.
   """
 
   names: list[str]
@@ -67,8 +68,26 @@ def open_video(path):
       container.seek(0)
     names = [f"{i:05d}" for i in range(count)]
     rate = float(stream.average_rate or 25)
-    images = (frame.to_ndarray(format="rgb24") for frame in container.decode(stream))
-    yield Video(names, rate, size, images)
+    yield Video(names, rate, size, _decoded(container, stream, count, path))
+
+
+def _decoded(container, stream, count, path):
+  import av
+
+  done = 0
+  try:
+    for frame in container.decode(stream):
+      done += 1
+      if done <= count:
+        yield frame.to_ndarray(format="rgb24")
+  except av.error.FFmpegError as error:
+    raise checks.InputError(
+      f"{path}: damaged after {done} frames ({error}); copy the video again."
+    ) from None
+  checks.require(
+    done == count,
+    f"{path}: claims {count} frames, but {done} can be decoded; copy or encode the video again.",
+  )
 
 
 def label_files(folder):

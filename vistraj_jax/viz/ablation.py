@@ -47,7 +47,7 @@ def draw(rows, path, metrics=None):
   columns = min(len(metrics), 3)
   count = -(-len(metrics) // columns)
   made, axes = style.figure(columns, count, width=3.6, height=0.9 + 0.19 * len(rows))
-  for ax, name in zip(axes, metrics, strict=False):
+  for ax, name in zip(axes[: len(metrics)], metrics, strict=True):
     _panel(ax, rows, name)
   for ax in axes[len(metrics) :]:
     ax.set_axis_off()

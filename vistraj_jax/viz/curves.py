@@ -90,7 +90,7 @@ def draw_training(runs, path):
   )
   columns = min(3, len(by_panel))
   made, axes = style.figure(columns, math.ceil(len(by_panel) / columns))
-  for ax, (panel, names) in zip(axes, by_panel.items(), strict=False):
+  for ax, (panel, names) in zip(axes[: len(by_panel)], by_panel.items(), strict=True):
     _draw_panel(ax, panel, names, runs)
   for ax in axes[len(by_panel) :]:
     ax.remove()

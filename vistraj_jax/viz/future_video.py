@@ -151,7 +151,7 @@ def draw_horizon(scores, path):
   checks.require(names, f"{path}: there are no scores by horizon; known are {list(PANELS)}.")
   made, axes = style.figure(min(len(names), 2), -(-len(names) // 2))
   lines = {}
-  for ax, name in zip(axes, names, strict=False):
+  for ax, name in zip(axes[: len(names)], names, strict=True):
     for index, (predictor, series) in enumerate(scores.items()):
       if name not in series:
         continue
